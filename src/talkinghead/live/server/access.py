@@ -93,6 +93,9 @@ class AccessControl:
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
+        if scope.get("method") == "HEAD":
+            # The routes are those of GET. The web server, which has its own copy, sends no body.
+            scope = {**scope, "method": "GET"}
         send = self._with_headers(scope, send)
         token = _take_token(scope)
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import logging
 
+import httpx
 import pytest
 from helpers.live_sessions import WS_URL, FakePool, open_client, serve
 from starlette.testclient import WebSocketDenialResponse
@@ -180,6 +181,16 @@ def test_security_headers_are_sent_with_every_response():
             assert headers["Content-Security-Policy"].startswith("default-src 'self';")
             assert headers["X-Content-Type-Options"] == "nosniff"
         assert headers["X-Frame-Options"] == "DENY"
+
+
+def test_head_requests_are_answered_as_get_requests_without_a_body():
+    with serve(face="photo.jpg") as port:
+        for path in ("/", "/healthz", "/v1/config", "/v1/videos/none"):
+            address = f"http://localhost:{port}{path}"
+            got, head = httpx.get(address), httpx.head(address)
+            assert head.status_code == got.status_code
+            assert head.headers["Content-Length"] == str(len(got.content))
+            assert head.content == b""
 
 
 def test_token_is_not_logged(caplog):

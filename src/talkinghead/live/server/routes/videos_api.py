@@ -35,7 +35,7 @@ async def create_video(
     if face is not None and avatar is not None:
         raise UsageError("face and avatar were both given; give one of them, or none")
     if (audio is None) == (not text):
-        raise UsageError("give either audio, a file with speech, or text")
+        raise UsageError("give either audio, a file with speech, or text, as fields of a form")
     if text and len(text) > settings.max_text_chars:
         raise UsageError(f"text: {len(text)} characters; at most {settings.max_text_chars}")
     return CreatedId(id=await videos.add(library, face, avatar, audio, text))
