@@ -26,6 +26,7 @@ import numpy as np
 
 from talkinghead.evaluation.metrics import closure_rate, opening_correlation, rounding_rate
 from talkinghead.features.faces.alignment import LIP_POINTS
+from talkinghead.media.timing import num_frames_for
 from talkinghead.paths import demo_face
 from talkinghead.predict.audio.audio_source import SpeechStream
 from talkinghead.predict.audio.phonemes import Phoneme, TimedSpeech
@@ -93,7 +94,7 @@ def moved_lips(avatar: Avatar, spoken: Spoken) -> tuple[FloatArray, FloatArray]:
     reference = avatar.face_frames[0][0].reference
     assert reference is not None
     spec = avatar.predictor.spec
-    num_frames = int(len(spoken.samples) * spec.fps / spec.sample_rate)
+    num_frames = num_frames_for(Fraction(len(spoken.samples), spec.sample_rate), spec.fps)
     times_s = [Fraction(2 * frame + 1, 2) / spec.fps for frame in range(num_frames)]
     lips, _ = mouths.lip_motion(times_s, reference)
     return _opening(lips), lips[:, 6, 0] - lips[:, 0, 0]
@@ -172,7 +173,7 @@ def _head_rows(still: Avatar, face: Path, spoken: list[Spoken]) -> Iterator[str]
                     closure_rate(found, sentence.times_s("pbm"), fps),
                     float((found < low + 0.15 * (high - low)).mean()),
                     opening_correlation(found, base),
-                    opening_correlation(found, lips[: len(found)]),
+                    opening_correlation(found, lips),
                 )
             )
         yield f"| {name} | {' | '.join(f'{value:.3f}' for value in np.mean(values, 0))} |"
