@@ -21,7 +21,7 @@ from talkinghead.errors import MediaError
 DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS})
 """errno codes of a full or failing disk. An OSError with such a code may have no file name."""
 # Beginnings of the names of open files, which may be links to files.
-_STREAMS = ("/dev/std", "/dev/fd/", "/proc/")
+_STREAMS = ("/dev/std", "/dev/fd/", "/proc/self/fd/")
 # Names of temporary files: machine, process, start of the process, and a random number.
 _TEMPORARY_NAME = re.compile(
     r"\.talkinghead-(?P<machine>[0-9a-f]{8})-(?P<pid>\d+)-(?P<start>\d+)-[0-9a-f]{8}\.tmp"
