@@ -70,6 +70,15 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         raise
 
 
+def is_disk_full(error: BaseException | None) -> bool:
+    """Return whether a full disk caused an error."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        error = error.__cause__
+    return False
+
+
 def temporary_name() -> str:
     """Return the name of a hidden temporary file or folder that names this process."""
     pid = os.getpid()

@@ -146,3 +146,8 @@ def test_language_model_is_asked_for_tags_if_enabled():
     assert tagged[0].content.startswith("Be brief. ")
     assert all(f"[{name}]" in tagged[0].content for name in EMOTIONS)
     assert previous_messages(None, [], 20, True)[0].role == "system"
+
+
+def test_unknown_emotions_are_reported_once_and_empty_brackets_never(caplog):
+    assert take_emotion("Hi [sighs] you [sighs] and [") == ("Hi you and", None)
+    assert [record.args[0] for record in caplog.records] == ["[sighs]"]

@@ -19,6 +19,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 from talkinghead.errors import CheckpointError, DependencyError, SpeechError, TalkingHeadError
 from talkinghead.live.session.process_handle import SessionLostError
 from talkinghead.live.session.session_pool import PoolClosedError, PoolFullError
+from talkinghead.media.atomic_file import is_disk_full
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +69,9 @@ class ClientError:
     @classmethod
     def of(cls, error: Exception) -> ClientError:
         """Describe an exception; unexpected exceptions are logged and not described."""
+        if is_disk_full(error):  # FastAPI reports it as an error of the client.
+            log.error("the disk is full: an upload was not stored")
+            return cls(503, _TYPES[503], "the disk of the server is full; try again later", 60)
         if isinstance(error, HTTPException):
             retry_after = (error.headers or {}).get("Retry-After")
             kind = _TYPES.get(error.status_code, "http_error")
@@ -137,7 +141,7 @@ def install_error_handlers(app: FastAPI) -> None:
             return None
         return described.response()
 
-    for kind in (TalkingHeadError, HTTPException, *_INVALID, TimeoutError, Exception):
+    for kind in (TalkingHeadError, HTTPException, *_INVALID, OSError, Exception):
         app.add_exception_handler(kind, cast(Any, handle))
     app.add_exception_handler(WebSocketDisconnect, _ignore)
 

@@ -7,6 +7,7 @@ This module is also the program of that process, so it imports little at its top
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import re
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, BinaryIO, Literal, cast
 
 from talkinghead.concurrency import lower_process_priority
 from talkinghead.errors import FaceNotFoundError, MediaError, TalkingHeadError, UsageError
+from talkinghead.media.atomic_file import is_disk_full
 
 if TYPE_CHECKING:
     from fastapi import UploadFile
@@ -48,6 +50,7 @@ _MAX_OUTPUT_BYTES = 2**28
 _CALIBRATION_RATE = 16_000
 _SPEECH_RATES = (8_000, 48_000)
 _SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL", re.IGNORECASE)
+_DISK_FULL = "disk full"
 _ERRORS = {kind.__name__: kind for kind in (MediaError, FaceNotFoundError, UsageError)}
 
 
@@ -152,6 +155,8 @@ async def _decode(work: Path, kind: Kind, limits: DecodeLimits) -> str:
         raise MediaError(
             "upload: decoding it takes too much time or memory, or fails; give a smaller file"
         ) from None
+    if result.get("error") == _DISK_FULL:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     if "error" in result:
         raise _ERRORS.get(result["error"], TalkingHeadError)(result["message"])
     return result["file"]
@@ -168,8 +173,11 @@ def main(kind: Kind, limits: DecodeLimits) -> None:
     try:
         file = (rewrite_face if kind == "face" else rewrite_speech)(Path("upload"), limits)
         result = {"file": file.name}
-    except TalkingHeadError as error:
-        result = {"error": type(error).__name__, "message": str(error)}
+    except (TalkingHeadError, OSError) as error:
+        is_full = is_disk_full(error)
+        if isinstance(error, OSError) and not is_full:
+            raise
+        result = {"error": _DISK_FULL if is_full else type(error).__name__, "message": str(error)}
     sys.stdout.write(json.dumps(result))
 
 

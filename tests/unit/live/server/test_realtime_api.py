@@ -274,3 +274,12 @@ def test_connection_chooses_an_avatar(pool, talk, tmp_path):
 
     talk(conversation, {"avatar": "anna.png"}, avatars=tmp_path)
     assert pool.created[0].face == tmp_path / "anna.png"
+
+
+def test_text_that_is_no_event_is_answered_without_a_mention_of_binary_audio(talk):
+    async def conversation(connection, created):
+        await connection._connection.send("not json")
+        message = (await connection.recv()).error.message
+        assert message == 'the text message is not a JSON object with a "type"'
+
+    talk(conversation)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import json
+import tempfile
 import wave
 from fractions import Fraction
 from pathlib import Path
@@ -13,6 +16,7 @@ from helpers.media_files import smooth, tone, write_media
 from PIL import Image
 
 from talkinghead.errors import FaceNotFoundError, MediaError
+from talkinghead.live.server import uploads
 from talkinghead.live.server.uploads import (
     DecodeLimits,
     check_signature,
@@ -226,3 +230,35 @@ def test_decoding_beyond_the_limits_is_stopped(limit):
         assert "smaller file" in refused.json()["error"]["message"]
         folder = client.app.state.avatars._folder
         assert not list(folder.iterdir())
+
+
+def full_disk(*_):
+    raise OSError(errno.ENOSPC, "No space left on device", "/tmp/upload")
+
+
+def full_disk_of_writer(*_):
+    try:
+        full_disk()
+    except OSError as error:
+        raise MediaError("speech.wav: No space left on device") from error
+
+
+@pytest.mark.parametrize("name", ["_copy", "_decode", "SpooledTemporaryFile.write"])
+def test_full_disk_is_no_error_of_the_client(name, monkeypatch, caplog):
+    target = tempfile.SpooledTemporaryFile if "." in name else uploads
+    monkeypatch.setattr(target, name.rpartition(".")[2], full_disk)
+    with open_client() as client:
+        refused = upload(client, demo_face(), **CONSENT)
+        assert (refused.status_code, refused.headers["Retry-After"]) == (503, "60")
+        assert "the disk of the server is full" in refused.json()["error"]["message"]
+        assert not list(client.app.state.avatars._folder.iterdir())
+    assert "Traceback" not in caplog.text
+
+
+@pytest.mark.parametrize("fail", [full_disk, full_disk_of_writer])
+def test_decoding_process_reports_a_full_disk(fail, monkeypatch, capsys):
+    monkeypatch.setattr(uploads, "_limit_resources", lambda limits: None)
+    monkeypatch.setattr(uploads, "lower_process_priority", lambda: None)
+    monkeypatch.setattr(uploads, "rewrite_speech", fail)
+    uploads.main("speech", LIMITS)
+    assert json.loads(capsys.readouterr().out)["error"] == "disk full"

@@ -82,7 +82,7 @@ class ClientMessages:
         except (ValueError, RecursionError):
             parsed = None
         if not isinstance(parsed, dict) or not isinstance(parsed.get("type"), str):
-            raise UsageError('expected binary audio, or a JSON object with a "type"')
+            raise UsageError('the text message is not a JSON object with a "type"')
         return parsed
 
     def count_command(self) -> None:

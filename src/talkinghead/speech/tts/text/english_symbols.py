@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import re
 
-_CURRENCIES = {"$": ("dollar", "dollars"), "£": ("pound", "pounds"), "€": ("euro", "euros")}
+_CURRENCIES = {
+    **{"$": ("dollar", "dollars"), "£": ("pound", "pounds"), "€": ("euro", "euros")},
+    **{"¥": ("yen", "yen"), "₹": ("rupee", "rupees"), "₩": ("won", "won")},
+}
+_SIGNS = "".join(_CURRENCIES)
 _MONTHS = (
     *("January", "February", "March", "April", "May", "June", "July", "August"),
     *("September", "October", "November", "December"),
@@ -17,17 +21,22 @@ _SCALES = {
 _COUNTRIES = {"US": "US ", "A": "Australian ", "CA": "Canadian ", "C": "Canadian "}
 _COUNTRIES |= {"HK": "Hong Kong ", "NZ": "New Zealand ", "S": "Singapore "}
 _AMOUNT = re.compile(
-    rf"(?<!\d)(?:\b(?P<country>(?-i:{'|'.join(_COUNTRIES)}))(?=\$))?(?P<sign>[$£€])\s?"
+    rf"(?<!\d)(?:\b(?P<country>(?-i:{'|'.join(_COUNTRIES)}))(?=\$))?(?P<sign>[{_SIGNS}])\s?"
     r"(?P<number>\d+(?:,\d{3})*|(?=\.\d))(?:\.(?P<cents>\d\d)\b|(?P<part>\.\d+))?"
     r"(?:\s?(?P<scale>thousand|million|billion|trillion)\b|(?P<short>k|mn?|bn?|tn)\b)?",
     re.IGNORECASE,
 )
 # The lower end of a range of amounts: "$5-10", "$1.5-2 million", "£10-£20".
 _LOWER_AMOUNT = re.compile(
-    r"(?<![\w.,-])(?P<country>[A-Z]{0,2})(?P<sign>[$£€])\s?(?P<number>\d+(?:,\d{3})*(?:\.\d+)?)"
+    rf"(?<![\w.,-])(?P<country>[A-Z]{{0,2}})(?P<sign>[{_SIGNS}])\s?"
+    r"(?P<number>\d+(?:,\d{3})*(?:\.\d+)?)"
     r"\s?[-\u2013]\s?(?:(?P=country)(?P=sign)\s?)?(?=\d++(?:[.,]\d++)*+(?!\w*-))"
 )
-_TRAILING_SIGN = re.compile(r"(?<![\d$£€.,])(\d+(?:,\d{3})*(?:\.\d+)?)\s?([$£€])(?!\d)")
+_TRAILING_SIGN = re.compile(
+    rf"(?<![\d{_SIGNS}.,])(\d+(?:,\d{{3}})*(?:\.\d+)?)\s?([{_SIGNS}])(?!\d)"
+)
+# A formula of TeX, whose signs are no dollars.
+_FORMULA = re.compile(r"(?<![\w$])\$(?=[A-Za-z\\])([^$\n]{1,200})\$(?![\w$])")
 _DATE = re.compile(r"\b(?P<year>[12]\d{3})-(?P<month>0[1-9]|1[0-2])-(?P<day>0[1-9]|[12]\d|3[01])\b")
 _RANGE = re.compile(
     r"(?<![\w.,-])(\d++(?:\.\d++)?+)\s?[-\u2013]\s?(\d++(?:\.\d++)?+)(?![\w.,-]*\d|-|\s?=)"
@@ -40,6 +49,13 @@ _REPLACEMENTS = (
     (re.compile(_COMPARISON.format("<")), " less than "),
     (re.compile(_COMPARISON.format(">")), " greater than "),
     (re.compile(r"(?<![\w#])#(?=\d)"), "number "),
+    # Greek letters that are units; the voice reads the micro sign.
+    (re.compile(r"(?<=\d)(\s?)\u03bc(?=[A-Za-z]{1,3}\b)"), "\\1\u00b5"),
+    (re.compile(r"(?<=\d)\s?[\u03a9\u2126](?!\w)"), " ohms"),
+    (re.compile(r"(?<=\d)\s?k[\u03a9\u2126](?!\w)"), " kilohms"),
+    # Powers of numbers, variables and units; after words they are footnotes.
+    (re.compile(r"(\d|\b\d*[A-Za-z]{1,2})\u00b2"), r"\1 squared"),
+    (re.compile(r"(\d|\b\d*[A-Za-z]{1,2})\u00b3"), r"\1 cubed"),
     (re.compile(r"(?<=\d)(?:\s\*\s|\*)(?=\d)"), " times "),
     (re.compile(r"(?:(?<=\d)\s?|\b)km/h\b"), " kilometers per hour"),
     (re.compile(r"(?<=\d)(\s?[A-Za-z]{1,4})/h\b"), r"\1 per hour"),
@@ -55,6 +71,7 @@ def spell_symbols(text: str) -> str:
 
     Numbers themselves are left to the voice.
     """
+    text = _FORMULA.sub(r"\1", text)
     text = _LOWER_AMOUNT.sub(r"\g<number> to \g<country>\g<sign>", text)
     text = _AMOUNT.sub(_amount, _TRAILING_SIGN.sub(r"\2\1", text))
     text = _DATE.sub(_date, text)

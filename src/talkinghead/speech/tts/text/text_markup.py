@@ -71,6 +71,7 @@ _SPELLED = re.compile(
     r"\binterpret-as\s*=\s*([\"'])(?:characters|spell-out|verbatim|digits|telephone)\1",
     re.IGNORECASE,
 )
+_DASH_IN_NUMBER = re.compile(r"(?<=\d) [-\u2013] (?=\d)")
 _TAG = re.compile(
     r"</?(?P<name>[A-Za-z][\w:.-]*)(?P<attributes>(?:\s+[\w:.-]+(?:\s*=\s*"
     r"(?:\"[^\"]{0,500}\"|'[^']{0,500}'|[^\s\"'<>]+))?){0,50})\s*/?>"
@@ -238,7 +239,8 @@ def _spell(match: re.Match[str]) -> str:
     """Return the content of an element <say-as>, with spaces if it is to be spelled."""
     if _SPELLED.search(match["attributes"]) is None:
         return match[0]
-    return " ".join("".join(match["text"].split()))
+    spelled = " ".join("".join(match["text"].split()))
+    return _DASH_IN_NUMBER.sub(", ", spelled)  # A dash between numbers would be a range.
 
 
 def _heading(match: re.Match[str]) -> str:

@@ -25,6 +25,7 @@ def paragraphs(text: str) -> list[str]:
             ["World Wide Web & more"],
         ),
         ('<say-as interpret-as="characters">ABC</say-as> <say-as>5</say-as>', ["A B C 5"]),
+        ('<say-as interpret-as="telephone">555-1234</say-as>', ["5 5 5, 1 2 3 4"]),
         ("<?xml version='1.0'?><p>One</p><s>Two</s><!-- not --> three", ["One", "Two", "three"]),
         ("<audio src='a.wav'><desc>a dog</desc>Woof</audio>", ["Woof"]),
         ("<think>I should greet.</think>Hi<script>x=1</script>", ["Hi"]),

@@ -47,7 +47,9 @@ def take_emotion(text: str) -> tuple[str, Emotion | None]:
         emotion = Emotion(name, min(float(intensity), 1.0))
     text = _TAG.sub(" ", text)
     for pattern in (_UNKNOWN, _UNCLOSED):
-        for unknown in pattern.findall(text):
+        for unknown in dict.fromkeys(pattern.findall(text)):
+            if not any(map(str.isalpha, unknown)):
+                continue
             log.warning(
                 "%s is not one of the emotions %s: the tag is left out",
                 *(unknown.strip(), ", ".join(EMOTIONS)),
