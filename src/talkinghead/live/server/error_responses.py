@@ -70,7 +70,7 @@ class ClientError:
     def of(cls, error: Exception) -> ClientError:
         """Describe an exception; unexpected exceptions are logged and not described."""
         if is_disk_full(error):  # FastAPI reports it as an error of the client.
-            log.error("the disk is full: an upload was not stored")
+            log.error("the disk is full: free space for temporary files, or set TMPDIR")
             return cls(503, _TYPES[503], "the disk of the server is full; try again later", 60)
         if isinstance(error, HTTPException):
             retry_after = (error.headers or {}).get("Retry-After")

@@ -35,8 +35,6 @@ _LOWER_AMOUNT = re.compile(
 _TRAILING_SIGN = re.compile(
     rf"(?<![\d{_SIGNS}.,])(\d+(?:,\d{{3}})*(?:\.\d+)?)\s?([{_SIGNS}])(?!\d)"
 )
-# A formula of TeX, whose signs are no dollars.
-_FORMULA = re.compile(r"(?<![\w$])\$(?=[A-Za-z\\])([^$\n]{1,200})\$(?![\w$])")
 _DATE = re.compile(r"\b(?P<year>[12]\d{3})-(?P<month>0[1-9]|1[0-2])-(?P<day>0[1-9]|[12]\d|3[01])\b")
 _RANGE = re.compile(
     r"(?<![\w.,-])(\d++(?:\.\d++)?+)\s?[-\u2013]\s?(\d++(?:\.\d++)?+)(?![\w.,-]*\d|-|\s?=)"
@@ -71,7 +69,6 @@ def spell_symbols(text: str) -> str:
 
     Numbers themselves are left to the voice.
     """
-    text = _FORMULA.sub(r"\1", text)
     text = _LOWER_AMOUNT.sub(r"\g<number> to \g<country>\g<sign>", text)
     text = _AMOUNT.sub(_amount, _TRAILING_SIGN.sub(r"\2\1", text))
     text = _DATE.sub(_date, text)

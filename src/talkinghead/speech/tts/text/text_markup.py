@@ -30,7 +30,9 @@ _UNSPOKEN = "script|style|head|desc|metadata|lexicon|title|think|thinking|reason
 _BLOCKS = frozenset(
     (
         *("p", "s", "paragraph", "sentence", "br", "hr", "div", "li", "ul", "ol", "tr", "table"),
-        *("h1", "h2", "h3", "h4", "h5", "h6", "blockquote"),
+        *("h1", "h2", "h3", "h4", "h5", "h6", "blockquote", "address", "article", "aside", "pre"),
+        *("caption", "dd", "details", "dl", "dt", "fieldset", "figcaption", "figure", "footer"),
+        *("form", "header", "legend", "main", "nav", "option", "section", "summary", "td", "th"),
     )
 )
 # Names of further elements of HTML, SSML and voices. Others in angle brackets are words, such as
@@ -104,6 +106,10 @@ _TABLE_RULE = re.compile(
 )
 _TABLE_ROW = re.compile(r"^[ \t]*\|(?P<cells>.*)\|[ \t]*$", re.MULTILINE)
 _HIGHLIGHT = re.compile(r"(?<![\w=])==(?=[^\s=])(?P<text>[^=\n]*[^\s=])==(?![\w=])")
+# Signs around formulas, as in "$x^2$" and "$$E = mc^2$$", which are not amounts.
+_FORMULA = re.compile(
+    r"(?<![\w$\\])(?P<signs>\$\$?)(?P<text>[^\s$](?:[^$\n]*[^\s$])?)(?P=signs)(?![\w$])"
+)
 _ESCAPE = re.compile(r"\\([\\`*_{}\[\]()#+.!|~>-])")
 
 _ADDRESS = re.compile(
@@ -158,13 +164,19 @@ def split_at_breaks(text: str) -> list[str | Pause]:
             parts.pop()
             before = parts.pop()
             duration_s += before.duration_s if isinstance(before, Pause) else 0.0
-        if duration_s > MAX_BREAK_S:
-            log.warning("a break of %.3g s is limited to %g s", duration_s, MAX_BREAK_S)
-        parts += [Pause(min(duration_s, MAX_BREAK_S)), following]
+        parts += [Pause(duration_s), following]
     texts = [part for part in parts if isinstance(part, str)]
     has_words = any(map(str.isalnum, "".join(texts)))
-    spoken: list[str | Pause] = list(parts) if has_words else list(texts)
-    return [part for part in spoken if isinstance(part, Pause) or part.strip()]
+    pauses_s = [part.duration_s for part in parts if isinstance(part, Pause)] if has_words else []
+    if (longest_s := max(pauses_s, default=0.0)) > MAX_BREAK_S:
+        log.warning("breaks are limited to %g s; one is %.3g s long", MAX_BREAK_S, longest_s)
+    spoken: list[str | Pause] = []
+    for part in parts:
+        if isinstance(part, str):
+            spoken += [part] if part.strip() else []
+        elif has_words:
+            spoken.append(Pause(min(part.duration_s, MAX_BREAK_S)))
+    return spoken
 
 
 def _marked_text(text: str) -> str:
@@ -288,10 +300,15 @@ def _break_s(attributes: str) -> float:
 def _without_markdown(text: str) -> str:
     text = _REFERENCE.sub("", _DEFINITION.sub("", _FENCE.sub(_PAUSE, text)))
     text = _LINK.sub(lambda match: match["text"], _IMAGE.sub(lambda match: match["text"], text))
-    text = _RULE.sub(_PAUSE, _TABLE_RULE.sub("", text))
+    text = _RULE.sub(_PAUSE, _TABLE_RULE.sub("", _FORMULA.sub(_formula, text)))
     text = _HEADING.sub(_heading, _HIGHLIGHT.sub(lambda match: match["text"], text))
     text = _TABLE_ROW.sub(_replace_row, _ITEM.sub(_PAUSE, _QUOTE.sub("", text)))
     return _ESCAPE.sub(r"\1", text)
+
+
+def _formula(match: re.Match[str]) -> str:
+    """Return a formula without the signs around it, and other text as it is."""
+    return match["text"] if re.search(r"[\\^_=]", match["text"]) else match[0]
 
 
 def _replace_row(match: re.Match[str]) -> str:

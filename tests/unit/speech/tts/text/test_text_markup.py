@@ -5,7 +5,12 @@ import time
 import pytest
 
 from talkinghead.speech.tts.text.english_symbols import spell_symbols
-from talkinghead.speech.tts.text.text_markup import plain_text
+from talkinghead.speech.tts.text.text_markup import (
+    MAX_BREAK_S,
+    Pause,
+    plain_text,
+    split_at_breaks,
+)
 
 
 def paragraphs(text: str) -> list[str]:
@@ -27,6 +32,8 @@ def paragraphs(text: str) -> list[str]:
         ('<say-as interpret-as="characters">ABC</say-as> <say-as>5</say-as>', ["A B C 5"]),
         ('<say-as interpret-as="telephone">555-1234</say-as>', ["5 5 5, 1 2 3 4"]),
         ("<?xml version='1.0'?><p>One</p><s>Two</s><!-- not --> three", ["One", "Two", "three"]),
+        ("<details><summary>More</summary>Text</details>", ["More", "Text"]),
+        ("<table><tr><td>A</td><td>B</td></tr></table>", ["A", "B"]),
         ("<audio src='a.wav'><desc>a dog</desc>Woof</audio>", ["Woof"]),
         ("<think>I should greet.</think>Hi<script>x=1</script>", ["Hi"]),
         ("<![CDATA[5 < 6 & so]]>", ["5 < 6 & so"]),
@@ -56,6 +63,18 @@ def test_plain_text_is_not_cleaned_again(text):
     assert plain_text(plain) == plain
 
 
+def test_breaks_over_the_limit_are_reported_once(caplog):
+    parts = split_at_breaks("Hi" + '<break time="11s"/>a' * 3)
+    assert parts[1::2] == [Pause(MAX_BREAK_S)] * 3
+    assert len(caplog.records) == 1
+
+
+def test_breaks_that_follow_each_other_are_limited_together(caplog):
+    parts = split_at_breaks("Hi" + '<break time="9s"/>' * 1000 + "you")
+    assert parts[1] == Pause(MAX_BREAK_S)
+    assert len(caplog.records) == 1
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -69,6 +88,8 @@ def test_plain_text_is_not_cleaned_again(text):
         ("Run:\n```sh\nls -l\n```\nDone", ["Run:", "Done"]),
         ("```\nonly code\n```", ["only code"]),
         (r"2 \* 3", ["2 * 3"]),
+        ("If $x^2$ is 4:\n\n$$E = mc^2$$", ["If x^2 is 4:", "E = mc^2"]),
+        ("from $5 to $6=max", ["from $5 to $6=max"]),
         ("a ==marked word== and x == y == z", ["a marked word and x == y == z"]),
         ("# About C#\n## Two ##", ["About C#", "Two"]),
         ("see [1 [docs](a.html)", ["see [1 docs"]),
@@ -122,7 +143,7 @@ def test_symbols_of_english_text_are_words(text, expected):
     [
         *("<think>", '<sub alias="a">', '<sub alias="', '<say-as interpret-as="digits" '),
         *("<![CDATA[", "<!--", "<?", "<!DOCTYPE ", "![", "[", "[^", "[1", "www.", "a-", "a."),
-        *("-", " ", "`a<", "<think>a</think", "# #", "- ", "[a](("),
+        *("$", "$a", "$$a=", "$a=$", "-", " ", "`a<", "<think>a</think", "# #", "- ", "[a](("),
     ],
 )
 @pytest.mark.parametrize("end", ["", "x"])
@@ -134,7 +155,13 @@ def test_time_is_linear_in_the_length_of_the_text(part, end):
 
 @pytest.mark.parametrize(
     "text",
-    [f"`{'<' * 100_000}", f"---{' ' * 100_000}x", f"|-|{' ' * 100_000}x", f"# {'#' * 100_000}x"],
+    [
+        f"`{'<' * 100_000}",
+        f"${'=' * 100_000}",
+        f"---{' ' * 100_000}x",
+        f"|-|{' ' * 100_000}x",
+        f"# {'#' * 100_000}x",
+    ],
 )
 def test_long_runs_of_a_character_take_little_time(text):
     started_s = time.perf_counter()
