@@ -43,7 +43,6 @@ def _cleaned(text, language="en"):
         ("\u00a5500, \u20b920-30, 5\u20a9", "500 yen, 20 to 30 rupees, 5 won"),
         ("$1,000-2,000", "1,000 to 2,000 dollars"),
         ("10 \u03bcm, 5 \u03a9 and 2k\u2126", "10 \u00b5m, 5 ohms and 2 kilohms"),
-        ("$E=mc^2$, $HOME, $x$ and 5$", "E=mc^2, $HOME, x and 5 dollars"),
         ("US$5m, A$1 or $.50", "5 million US dollars, 1 Australian dollar or 50 cents"),
         ("2*3*4, *5* and 5-3=2", "2 times 3 times 4, 5 and 5-3=2"),
         ("1 *2* 3, $5-10-15", "1 2 3, 5 dollars-10-15"),
