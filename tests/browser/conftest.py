@@ -29,8 +29,6 @@ def server(request, tmp_path_factory, face_file):
     options = [f"face={face_file}", "~llm@llms.llama", "stt.language=en"]
     # The lips depend on the audio alone, so that they can be compared with those of a file.
     options.append("phonemes=false")
-    # A spare process that is loaded would take the browser's processor at the start of a session.
-    options.append("spare=false")
     options += getattr(request.module, "SERVER_OPTIONS", [])
     with live_server(folder, *options, token=TOKEN) as server:
         yield server

@@ -312,6 +312,29 @@ def test_lost_spare_process_is_replaced(tmp_path):
     asyncio.run(asyncio.wait_for(run(), 300))
 
 
+def set_state(session, state):
+    session._on_event({"type": "state", "state": state})
+
+
+def test_loading_of_a_spare_process_waits_for_replies(tmp_path):
+    async def run():
+        async with running_pool(spare=True, max_sessions=3) as pool:
+            session = await pool.create({}, write_face(tmp_path))
+            used = session._process._process.pid
+            while not (spare := [one for one in children() if one.pid != used]):
+                await asyncio.sleep(0.01)
+            for state, is_stopped in [("thinking", True), ("idle", False), ("speaking", True)]:
+                set_state(session, state)
+                while (spare[0].status() == psutil.STATUS_STOPPED) != is_stopped:
+                    await asyncio.sleep(0.01)
+            other = await pool.create({}, write_face(tmp_path))  # It does not wait for the reply.
+            assert other._process._process.pid == spare[0].pid
+            set_state(session, "thinking")  # The next spare process, if it has started, is killed.
+        assert children() == []
+
+    asyncio.run(asyncio.wait_for(run(), 120))
+
+
 @pytest.mark.parametrize(
     ("settings", "face", "error", "expected"),
     [

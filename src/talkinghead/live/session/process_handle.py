@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import os
+import signal
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -87,6 +89,11 @@ class ProcessHandle:
     def is_alive(self) -> bool:
         """Whether the process runs and is not being stopped."""
         return self._stopping is None and self._process.is_alive()
+
+    def pause(self, is_paused: bool = True) -> None:
+        """Suspend or resume a process that runs; Windows has no such signals."""
+        if sys.platform != "win32" and self.is_alive and self._process.pid is not None:
+            os.kill(self._process.pid, signal.SIGSTOP if is_paused else signal.SIGCONT)
 
     async def call(self, op: str, arguments: dict[str, Any]) -> Any:
         """Run an operation and return its result."""

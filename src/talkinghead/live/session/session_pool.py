@@ -14,12 +14,14 @@ from typing import Any
 
 from talkinghead.errors import TalkingHeadError
 from talkinghead.live.session.process_handle import ProcessHandle, SessionLostError
-from talkinghead.live.session.session_process import SessionFactory, start_session
+from talkinghead.live.session.session_process import SessionFactory, session_process
 from talkinghead.value_rules import PositiveFloat, PositiveInt
 
 log = logging.getLogger(__name__)
 
 _CHECK_EVERY_S = 1.0
+# While a session is not idle, the loading of a spare process is put off, for at most this time.
+_MAX_PAUSE_S = 60.0
 # Maximum number of events waiting for a subscriber; the oldest are dropped.
 _MAX_EVENTS = 256
 # While a client is connected by WebRTC or a stream, statistics arrive every second.
@@ -81,7 +83,7 @@ class SessionPool:
         self.sessions: dict[str, SessionHandle] = {}
         self._opening: set[asyncio.Task[SessionHandle]] = set()
         self._is_closed = False
-        self._spare: asyncio.Task[ProcessHandle] | None = None
+        self._spare: _Spare | None = None
         self._check: asyncio.Task[None] | None = None
         self._stopping: set[asyncio.Task[None]] = set()
 
@@ -100,7 +102,7 @@ class SessionPool:
             self._check = asyncio.create_task(self._supervise())
             self._start_spare()
         if self._spare is not None:
-            await asyncio.shield(self._spare)
+            await asyncio.shield(self._spare.starting)
 
     async def close(self) -> None:
         """Close all sessions and processes; later sessions are refused."""
@@ -108,13 +110,16 @@ class SessionPool:
         if self._check is not None:
             self._check.cancel()
         spare, self._spare = self._spare, None
-        starting = [*self._opening, *([] if spare is None else [spare])]
+        starting: list[asyncio.Task[Any]] = [*self._opening]
+        if spare is not None:
+            starting.append(spare.starting)
         for task in starting:
             task.cancel()
         closing = [asyncio.create_task(one.close("shutdown")) for one in self.sessions.values()]
-        ended = await asyncio.gather(*starting, return_exceptions=True)
-        unused = [process.stop() for process in ended if isinstance(process, ProcessHandle)]
-        await asyncio.gather(*closing, *unused, *self._stopping)
+        await asyncio.gather(*starting, return_exceptions=True)
+        if spare is not None:
+            await spare.process.stop()
+        await asyncio.gather(*closing, *self._stopping)
 
     async def create(self, choices: Mapping[str, Any], face: Path) -> SessionHandle:
         """Open a session with a face, a photo or a video.
@@ -169,17 +174,25 @@ class SessionPool:
     async def _take_process(self) -> ProcessHandle:
         spare, self._spare = self._spare, None
         if spare is not None:
+            spare.pause(False)
             # The spare process may have failed for a reason that does not affect the next one.
             with suppress(TalkingHeadError, TimeoutError, OSError):
-                process = await spare
-                if process.is_alive:
-                    return process
-        return await start_session(self.factory)
+                await spare.starting
+                if spare.process.is_alive:
+                    return spare.process
+        process = session_process(self.factory)
+        await process.start()
+        return process
 
     def _start_spare(self) -> None:
         """Start a spare process, unless there is one or no session can be created now."""
         if self.options.spare and not self._is_closed and self.num_free > 0:
-            self._spare = self._spare or asyncio.create_task(start_session(self.factory))
+            self._spare = self._spare or _Spare(session_process(self.factory))
+
+    def pause_spare(self) -> None:
+        """Suspend the loading of a spare process while a session listens or replies."""
+        if self._spare is not None:
+            self._spare.pause(any(one.state != "idle" for one in self.sessions.values()))
 
     def _retry_after_s(self) -> float:
         ends = [session.ends_s for session in self.sessions.values()]
@@ -188,10 +201,27 @@ class SessionPool:
     async def _supervise(self) -> None:
         while True:
             await asyncio.sleep(_CHECK_EVERY_S)
+            self.pause_spare()
             for session in list(self.sessions.values()):
                 if reason := session.reason_to_end():
                     log.info("session ended: %s", reason)
                     session.end(reason)
+
+
+class _Spare:
+    """A process that loads its models for the next session."""
+
+    def __init__(self, process: ProcessHandle) -> None:
+        self.process = process
+        self.starting = asyncio.create_task(process.start())
+        self.starting.add_done_callback(lambda _: process.pause(False))
+        self._started_s = time.monotonic()
+
+    def pause(self, is_paused: bool) -> None:
+        """Suspend or resume the loading, which is not put off for longer than `_MAX_PAUSE_S`."""
+        if not self.starting.done():
+            is_early = time.monotonic() < self._started_s + _MAX_PAUSE_S
+            self.process.pause(is_paused and is_early)
 
 
 class SessionHandle:
@@ -278,6 +308,7 @@ class SessionHandle:
         self._stats_s = now_s if kind == "stats" else self._stats_s
         if event["type"] == "state":
             self.state = event["state"]
+            self._pool.pause_spare()
         for events in self._subscribers:
             _put(events, event)
 

@@ -86,13 +86,11 @@ def run_session(connection: Connection, factory: SessionFactory, folder: Path) -
     serve_operations(lambda: _Session(connection, factory, folder))
 
 
-async def start_session(factory: SessionFactory) -> ProcessHandle:
-    """Start the process of a session, and wait until it has loaded its models."""
+def session_process(factory: SessionFactory) -> ProcessHandle:
+    """Return the process of a session; once it has started, its models are loaded."""
     folder = temporary_folder()
     arguments = factory, Path(folder.name)
-    process = ProcessHandle("session", run_session, arguments, folder.cleanup)
-    await process.start()
-    return process
+    return ProcessHandle("session", run_session, arguments, folder.cleanup)
 
 
 class _Session(OperationServer):
