@@ -66,7 +66,7 @@ class BarModel:
         self.contexts: list[Tensor] = []
 
     def encode_reference(self, face: Tensor, lips: Tensor) -> SimpleNamespace:
-        return SimpleNamespace(face=face, mouth=torch.zeros(1, 3, 96, 96))
+        return SimpleNamespace(face=face, lips=lips, mouth=torch.zeros(1, 3, 96, 96))
 
     def encode_context(self, masked_face: Tensor, reference: SimpleNamespace) -> SimpleNamespace:
         self.contexts.append(masked_face)
@@ -83,7 +83,12 @@ class BarModel:
     def decode(self, tokens: Tensor, reference, context) -> SimpleNamespace:
         mouth = draw_mouths(tokens[:, 0])
         flow, mask = torch.zeros(len(tokens), 2, 48, 48), torch.ones(len(tokens), 1, 96, 96)
-        return SimpleNamespace(mouth=mouth, flow=flow, rgb=mouth, mask=mask)
+        still = {
+            "flow": flow,
+            "sides": flow.repeat(1, 2, 1, 1),
+            "points": reference.lips.expand(len(tokens), -1, -1),
+        }
+        return SimpleNamespace(mouth=mouth, rgb=mouth, mask=mask, **still)
 
 
 def write_bar_clip(folder: Path, name: str, speaker: str, split: str, seed: int) -> ClipEntry:

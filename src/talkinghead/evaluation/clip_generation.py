@@ -26,8 +26,8 @@ from talkinghead.features.faces.head_pose import head_pose
 from talkinghead.features.faces.image_averaging import average_onto, nearest_lips
 from talkinghead.media.decoding.video_image import to_array
 from talkinghead.media.timing import frame_time_s
-from talkinghead.models.lipsync.decoder import warp
 from talkinghead.models.lipsync.generator import LipSyncGenerator
+from talkinghead.models.lipsync.lip_seam import warp_sides
 from talkinghead.predict.audio.lip_priors.automatic_prior import resolve_lip_prior
 from talkinghead.predict.compositing.compositor import Compositor
 from talkinghead.predict.compositing.renderers import LaplacianRenderer
@@ -219,11 +219,14 @@ class ClipGenerator:
         reference = frames[0].source.reference
         assert reference is not None
         assert reference.features is not None
-        flow = torch.from_numpy(np.stack([f.flow for f in fields])).permute(0, 3, 1, 2)
+        sides = torch.from_numpy(
+            np.stack([f.sides for f in fields if f.sides is not None])
+        ).permute(0, 3, 1, 2)
+        lips = torch.from_numpy(np.stack([f.lips for f in fields if f.lips is not None]))
         rgb = torch.from_numpy(np.stack([f.rgb for f in fields])).permute(0, 3, 1, 2)
         mask = torch.from_numpy(np.stack([f.mask for f in fields]))[:, None]
-        # `warp` takes half widths of the mouth box; `fields.flow` is in widths.
-        warped = warp(reference.features.mouth.float().cpu(), 2 * flow)
+        # `warp_sides` takes half widths of the mouth box; the fields are in widths.
+        warped = warp_sides(reference.features.mouth.float().cpu(), 2 * sides, 2 * lips - 1)
         mouths = (mask * rgb + (1 - mask) * warped).clamp(0, 1)
         mouths = F.adaptive_avg_pool2d(mouths, self.spec.mouth_size)  # They may be twice as large.
         faces = as_tensor(np.stack([to_array(frame.source.image) for frame in frames]))

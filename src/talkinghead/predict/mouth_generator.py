@@ -215,7 +215,8 @@ class MouthGenerator:
         times_s = [frame.middle_s for frame in batch]
         tokens_ND = self._constrain(tokens_ND, encoded, times_s, batch[0].duration_s)
         context = self._encode_context(batch, encoded)
-        return _to_fields(self._model.decode(tokens_ND, encoded.features, context))
+        output = self._model.decode(tokens_ND, encoded.features, context)
+        return _to_fields(output, self._spec)
 
     def _change_motion(self, tokens_ND: Tensor, encoded: _EncodedReference) -> Tensor:
         """Apply the articulation and the style to the lip motion of tokens."""
@@ -360,13 +361,16 @@ def _head_turn(frame: SourceFrame) -> FloatArray:
     return head_turn(frame.pose, frame.reference.pose)
 
 
-def _to_fields(output: GeneratorOutput) -> list[MouthFields]:
+def _to_fields(output: GeneratorOutput, spec: AVSpec) -> list[MouthFields]:
     """Convert the output of the model to the mouth fields of each frame."""
-    # The model's flow is in half widths of the mouth box, `MouthFields.flow` in widths.
-    flow = output.flow.float().mul(0.5).permute(0, 2, 3, 1).cpu().numpy()
-    rgb = output.rgb.float().permute(0, 2, 3, 1).cpu().numpy()
-    mask = output.mask.float()[:, 0].cpu().numpy()
-    return [
-        MouthFields(np.ascontiguousarray(f), np.ascontiguousarray(r), m)
-        for f, r, m in zip(flow, rgb, mask, strict=True)
-    ]
+    # The model's flows are in half widths of the mouth box, those of `MouthFields` in widths.
+    flow, sides = (0.5 * _to_array(flow) for flow in (output.flow, output.sides))
+    rgb, mask = _to_array(output.rgb), _to_array(output.mask)[..., 0]
+    corner = np.array([spec.mouth_x, spec.mouth_y], np.float32)
+    lips = (output.points.float().cpu().numpy() - corner) / np.float32(spec.mouth_side)
+    return [MouthFields(*fields) for fields in zip(flow, rgb, mask, sides, lips, strict=True)]
+
+
+def _to_array(maps: Tensor) -> FloatArray:
+    """Return maps [N, C, H, W] as contiguous float32 [N, H, W, C]."""
+    return np.ascontiguousarray(maps.float().permute(0, 2, 3, 1).cpu().numpy())

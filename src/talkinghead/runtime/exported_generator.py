@@ -26,7 +26,7 @@ METADATA = "talkinghead.json"
 """File that describes an export: the AVSpec, the names of the inputs and outputs, the licence."""
 LIP_HEAD = "lip_head.safetensors"
 """File of the linear layer from tokens to lip motion: weight [40, D] and bias [40], float32."""
-EXPORT_VERSION = 5
+EXPORT_VERSION = 6
 """Version of the exported files. Increase it whenever an input, an output, a name, or what the
 generator computes changes."""
 PARTS = ("encode_reference", "encode_context", "encode_audio", "decode")

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from talkinghead.models.encoders import group_norm
+from talkinghead.models.lipsync.lip_seam import close_sides, warp_sides
 from talkinghead.models.lipsync.lip_warp import NUM_LIP_MAPS, LipWarper, lip_density, warp_lips
-from talkinghead.models.lipsync.mouth_painting import MouthPainting, at_least_float32, grid_steps
+from talkinghead.models.lipsync.mouth_painting import MouthPainting, grid_steps
 
 MAX_FLOW = 0.35
 """Maximum displacement that the residual flow adds, in half widths of the mouth box."""
@@ -63,7 +64,7 @@ class ContextFeatures:
 class GeneratorOutput:
     """Mouth images in [0, 1] and their parts: mouth = mask * rgb + (1 - mask) * warped.
 
-    Attributes from `points` on are for training, and None in exports.
+    Attributes from `residual` on are for training, and None in exports.
 
     Attributes:
         mouth: [..., 3, H, W].
@@ -72,6 +73,8 @@ class GeneratorOutput:
         mask: [..., 1, H, W].
         flow: [..., 2, H / 2, W / 2], position in the reference minus position in the output, (x, y)
             in half widths of the box, zero at its edge.
+        sides: the flows of the upper and of the lower lip [..., 4, H / 2, W / 2]; `flow` is between
+            them, and `warped` is made with them (see `warp_sides`).
         points: generated lip landmarks [..., 20, 2] in canonical pixels.
         residual: the part of the flow that is not caused by the lip landmarks.
         motion: lip motion [B, W, 20, 2] of every audio window, in canonical pixels.
@@ -83,7 +86,8 @@ class GeneratorOutput:
     warped: Tensor
     mask: Tensor
     flow: Tensor
-    points: Tensor | None = None
+    sides: Tensor
+    points: Tensor
     residual: Tensor | None = None
     motion: Tensor | None = None
     pseudo_label_motion: Tensor | None = None
@@ -190,11 +194,13 @@ class Decoder(nn.Module):
         residual = torch.tanh(head[:, :2]) * MAX_FLOW * residual_weight
         flow = (lips.flow + residual) * self.fade
         painted = F.pixel_shuffle(head[:, 2:], 2)
-        warped = warp(reference.mouth, flow)
+        sides = (lips.sides + residual.repeat(1, 2, 1, 1)) * self.fade
+        sides = close_sides(steps, sides, reference.lips, points)
+        warped = warp_sides(reference.mouth, sides, points)
         mouth_lips = reference.lips, self.lips.closed(reference.lips), points
         rgb, mask = self.painting(painted, warped, lips, mouth_lips, reference.mouth)
         mouth = mask * rgb + (1 - mask) * warped
-        return GeneratorOutput(mouth, rgb, warped, mask, flow, points, residual)
+        return GeneratorOutput(mouth, rgb, warped, mask, flow, sides, points, residual)
 
 
 class _Stage(nn.Module):
@@ -219,23 +225,6 @@ class _Stage(nn.Module):
         x = x + skip if lips is None else x + skip + lips
         x = F.silu(self.norm1(x) * (1 + scale) + shift)
         return x + F.silu(self.norm2(self.conv2(x)))
-
-
-def warp(image: Tensor, flow: Tensor) -> Tensor:
-    """Warp an image [N or 1, C, H, W] by a flow [N, 2, h, w] in half widths of the image."""
-    size = image.shape[-1]
-    if flow.shape[-1] != size:
-        flow = F.interpolate(flow, (size, size), mode="bilinear")
-    grid = identity_grid(size, flow.device) + at_least_float32(flow).permute(0, 2, 3, 1)
-    image = image.expand(grid.shape[0], -1, -1, -1)
-    return F.grid_sample(image, grid.to(image.dtype), align_corners=False, padding_mode="border")
-
-
-def identity_grid(size: int, device: torch.device) -> Tensor:
-    """Return the identity sampling grid [1, size, size, 2] in [-1, 1]."""
-    steps = grid_steps(size, device)
-    y, x = torch.meshgrid(steps, steps, indexing="ij")
-    return torch.stack([x, y], dim=-1).unsqueeze(0)
 
 
 def edge_fade(size: int) -> Tensor:

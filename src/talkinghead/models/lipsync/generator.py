@@ -20,9 +20,9 @@ from talkinghead.models.lipsync.decoder import (
     Decoder,
     GeneratorOutput,
     ReferenceFeatures,
-    identity_grid,
 )
 from talkinghead.models.lipsync.lip_head import LipHead
+from talkinghead.models.lipsync.lip_seam import identity_grid
 from talkinghead.models.lipsync.transformer import TemporalTransformer
 from talkinghead.value_rules import NonNegativeInt, PositiveInt, UnitFloat
 

@@ -56,12 +56,15 @@ class LipWarp:
 
     Attributes:
         flow: [N, 2, H, W].
+        sides: the flows of the upper and of the lower lip [N, 4, H, W], between which `flow`
+            changes at the centre line of the opening.
         maps: [N, NUM_LIP_MAPS, H, W]: depth of the position inside the mouth, depth of its source
             inside the reference's mouth, and ten times the flow.
         shown: [N, 1, H, W] in [0, 1], 1 where the reference shows its mouth interior.
     """
 
     flow: Tensor
+    sides: Tensor
     maps: Tensor
     shown: Tensor
 
@@ -122,7 +125,8 @@ def warp_lips(steps: Tensor, lips: Tensor, moved: Tensor) -> LipWarp:
     depth, _ = _depth(steps + detached[:, 0], steps[:, None] + detached[:, 1], lips)
     maps = torch.stack([inside, torch.sigmoid(depth / _SOFT)], 1)
     shown = torch.sigmoid((depth - 2 * _SHARP) / _SHARP)[:, None]
-    return LipWarp(flow, torch.cat([maps, 10 * detached], 1), shown)
+    sides = torch.cat([upper, lower], 1)
+    return LipWarp(flow, sides, torch.cat([maps, 10 * detached], 1), shown)
 
 
 def lip_gaps(lips: Tensor) -> Tensor:

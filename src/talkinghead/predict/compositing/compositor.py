@@ -29,7 +29,7 @@ from talkinghead.predict.compositing.sharpness import BlurMatcher
 from talkinghead.predict.compositing.stabiliser import MouthFields, MouthStabiliser
 from talkinghead.predict.compositing.warp.full_size import FullSizeTransfer
 from talkinghead.predict.compositing.warp.jaw import JawWarp
-from talkinghead.predict.compositing.warp.lip_closure import LipClosure
+from talkinghead.predict.compositing.warp.lip_sides import is_open
 from talkinghead.predict.mouth_generator import GeneratedFrame
 from talkinghead.predict.source.source_frame import Animation, Reference, SourceFrame
 from talkinghead.types import AVSpec, FloatArray, UInt8Array
@@ -170,7 +170,7 @@ class _MouthPainter:
         self._still: _Still | None = None
         self._jaw: JawWarp | None = None
         self._flow: FloatArray | None = None
-        self._closure: LipClosure | None = None
+        self._is_open: bool | None = None
         self.reset()
 
     def reset(self) -> None:
@@ -205,7 +205,8 @@ class _MouthPainter:
         if self._stabiliser:
             fields = self._stabiliser(fields, time_s)
         self._flow = fields.flow
-        fields = self._closed(fields, source.reference)
+        if not self._is_reference_open(source.reference):
+            fields = replace(fields, sides=None)
         if self._texture is None:
             reference = source.reference
             self._texture = Texture(reference.image, box_to_image(reference.transform, self._spec))
@@ -248,11 +249,11 @@ class _MouthPainter:
             mouth = replace(mouth, image=relit, texture=detail)
         return region, mouth
 
-    def _closed(self, fields: MouthFields, reference: Reference) -> MouthFields:
-        if self._closure is None:
+    def _is_reference_open(self, reference: Reference) -> bool:
+        if self._is_open is None:
             to_box = invert(box_to_image(reference.transform, self._spec))
-            self._closure = LipClosure(transform_points(reference.lips, to_box))
-        return self._closure(fields)
+            self._is_open = is_open(transform_points(reference.lips, to_box))
+        return self._is_open
 
     def move_jaw(self, image: PatchedImage, source: SourceFrame) -> PatchedImage:
         """Move the chin of a photo with the lower lip of the mouth that `paint` returned last."""

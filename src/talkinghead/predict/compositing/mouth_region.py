@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from talkinghead.features.faces.alignment import invert
 from talkinghead.predict.compositing.stabiliser import MouthFields
+from talkinghead.predict.compositing.warp.lip_sides import lip_line_box, lip_sides
 from talkinghead.types import AVSpec, FloatArray, UInt8Array
 
 # The ellipse excludes the nose, which speech does not move, and the background beside the face.
@@ -36,6 +37,8 @@ _RING_BOTTOM = 0.55
 _STATISTICS_SIDE = 96
 # Size of the region relative to the ellipse, so that pixels around the ellipse are included.
 _MARGIN = 1.06
+# Smaller weights of the smoothed seam are not visible.
+_MIN_SEAM = 0.02
 # Smaller blurs are not visible.
 _MIN_BLUR_PX = 0.4
 # Enlargement of a field above which it is interpolated in two steps.
@@ -118,6 +121,15 @@ class MouthRegion:
     def crop(self, image: UInt8Array) -> UInt8Array:
         """Return a view of the region in an image, uint8 [h, w, 3]."""
         return image[self.rows, self.columns]
+
+    def part_around(self, box: FloatArray) -> tuple[slice, slice]:
+        """Return rows and columns of the region around corners [P, 2] in box units."""
+        corners = box @ self.box_to_image[:, :2].T + self.box_to_image[:, 2]
+        corners -= [self.columns.start, self.rows.start]
+        limits = np.array(self.radius.shape[::-1])
+        x0, y0 = np.floor(corners.min(0)).astype(int).clip(0, limits)
+        x1, y1 = np.ceil(corners.max(0)).astype(int).clip(0, limits)
+        return slice(int(y0), int(y1)), slice(int(x0), int(x1))
 
     @cached_property
     def alone(self) -> MouthRegion:
@@ -325,20 +337,53 @@ def _warp_texture(
     fields: MouthFields, texture: Texture, region: MouthRegion, blur: MouthBlur
 ) -> tuple[FloatArray, UInt8Array | None]:
     """Return the warped texture, float32 [h, w, 3], and, if reduced, at full size, uint8."""
-    source_xy = region.box_xy + region.resample(fields.flow)
-    pixels = np.asarray(cv2.transform(source_xy, texture.box_to_image), dtype=np.float32)
     if region.factor == 1:
-        image = sample_pixels(texture.image, pixels, cv2.INTER_CUBIC).astype(np.float32)
-        return _blur(image, blur.texture), None
-    height, width = region.radius.shape
-    full_size = region.factor * width, region.factor * height
+        image = _sample_texture(fields, texture, region, cv2.INTER_CUBIC)
+        return _blur(image.astype(np.float32), blur.texture), None
     # Linear interpolation is several times as fast, and images of this size have no detail of
     # single pixels.
-    full_pixels = np.asarray(cv2.resize(pixels, full_size), np.float32)
-    full = sample_pixels(texture.image, full_pixels, cv2.INTER_LINEAR)
+    full = _sample_texture(fields, texture, region, cv2.INTER_LINEAR)
     warped = np.asarray(_blur(full, blur.texture), np.uint8)
-    small = cv2.resize(warped, (width, height), interpolation=cv2.INTER_AREA)
+    size = region.radius.shape[::-1]
+    small = cv2.resize(warped, size, interpolation=cv2.INTER_AREA)
     return np.asarray(small, np.float32), warped
+
+
+def _sample_texture(
+    fields: MouthFields, texture: Texture, region: MouthRegion, interpolation: int
+) -> FloatArray:
+    """Return the warped texture, uint8 [h, w, 3], at the frame's full size."""
+    whole = slice(0, region.radius.shape[0]), slice(0, region.radius.shape[1])
+    places = _texture_pixels(region.resample(fields.flow), texture, region, whole)
+    if fields.sides is None or fields.lips is None:
+        return sample_pixels(texture.image, places, interpolation)
+    part = region.part_around(lip_line_box(fields.lips))
+    sides = np.split(region.resample(fields.sides, part=part), 2, axis=2)
+    upper, lower = (_texture_pixels(side, texture, region, part) for side in sides)
+    side_px, factor = region.side_px, region.factor
+    is_lower, seam = lip_sides(fields.lips, region.box_xy[part], side_px, factor)
+    path = lower - upper
+    seam *= (np.abs(path[..., 1]) - 1).clip(0, 1)
+    rows, columns = (slice(factor * one.start, factor * one.stop) for one in part)
+    places[rows, columns] = upper + cv2.merge((is_lower, is_lower)) * path
+    image = sample_pixels(texture.image, places, interpolation)
+    if seam.max(initial=0) > _MIN_SEAM:
+        # The row at a jump of several pixels is a mix of its neighbours.
+        shown = image[rows, columns]
+        mean = cv2.blur(shown, (1, 3), borderType=cv2.BORDER_REPLICATE).astype(np.float32)
+        mixed = shown + to_channels(1.5 * seam) * (mean - shown)
+        image[rows, columns] = mixed.clip(0, 255)
+    return image
+
+
+def _texture_pixels(
+    flow: FloatArray, texture: Texture, region: MouthRegion, part: tuple[slice, slice]
+) -> FloatArray:
+    """Return the texture's pixels [h, w, 2], at full size, for the flow of a part of the region."""
+    places = cv2.transform(region.box_xy[part] + flow, texture.box_to_image)
+    if region.factor > 1:
+        places = cv2.resize(places, None, fx=region.factor, fy=region.factor)
+    return np.asarray(places, np.float32)
 
 
 def _blur(field: FloatArray, sigmas: tuple[float, float]) -> FloatArray:

@@ -15,7 +15,7 @@ from talkinghead.types import FloatArray
 
 _MIN_CUTOFF_HZ = 5.0
 # Speed coefficients of the filters, which depend on the units of the fields.
-_SPEED_COEFFICIENTS = {"flow": 100.0, "rgb": 40.0, "mask": 40.0}
+_SPEED_COEFFICIENTS = {"flow": 100.0, "rgb": 40.0, "mask": 40.0, "sides": 100.0, "lips": 100.0}
 
 
 @dataclass(frozen=True)
@@ -27,11 +27,16 @@ class MouthFields:
             reference's texture from this distance away.
         rgb: float32 [H, W, 3] in [0, 1].
         mask: blend weight of `rgb` against the warped texture, float32 [H, W] in [0, 1].
+        sides: the displacements on the side of the upper and of the lower lip, float32 [h, w, 4],
+            for a sharp change at closed lips; None: only `flow` is used.
+        lips: landmarks of the lips in sides of the box, float32 [20, 2]; None without `sides`.
     """
 
     flow: FloatArray
     rgb: FloatArray
     mask: FloatArray
+    sides: FloatArray | None = None
+    lips: FloatArray | None = None
 
 
 class OneEuroFilter:
@@ -74,7 +79,7 @@ class OneEuroFilter:
 
 
 class MouthStabiliser:
-    """One-Euro filters for the flow, RGB and mask of consecutive frames."""
+    """One-Euro filters for the fields of consecutive frames."""
 
     def __init__(self) -> None:
         self._filters = {
@@ -89,6 +94,5 @@ class MouthStabiliser:
 
     def __call__(self, fields: MouthFields, time_s: float) -> MouthFields:
         """Return the smoothed fields of the frame at `time_s`."""
-        return MouthFields(
-            **{name: f(getattr(fields, name), time_s) for name, f in self._filters.items()}
-        )
+        known = {name: value for name, value in vars(fields).items() if value is not None}
+        return MouthFields(**{n: self._filters[n](value, time_s) for n, value in known.items()})

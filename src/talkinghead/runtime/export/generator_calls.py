@@ -45,7 +45,7 @@ class GeneratorCall(nn.Module):
             "encode_audio": (["audio", "reference_token"], ["tokens"]),
             "decode": (
                 ["tokens", *reference, *maps, *context],
-                ["mouth", "rgb", "warped", "mask", "flow"],
+                ["mouth", "rgb", "warped", "mask", "flow", "sides", "points"],
             ),
         }[part]
 
@@ -76,7 +76,8 @@ class GeneratorCall(nn.Module):
         reference = _partial_reference(token=token, mouth=mouth, lips=lips, maps=list(rest[:count]))
         context = ContextFeatures(rest[count], list(rest[count + 1 :]))
         output = self.model.decode(tokens, reference, context)
-        return output.mouth, output.rgb, output.warped, output.mask, output.flow
+        images = output.mouth, output.rgb, output.warped, output.mask
+        return *images, output.flow, output.sides, output.points
 
 
 def _partial_reference(**features: Any) -> ReferenceFeatures:

@@ -52,7 +52,8 @@ def test_untrained_output_has_expected_shapes_and_equals_the_reference(
     image = (2, 3, 3, 96, 96)
     assert shapes == {
         **{"mouth": image, "rgb": image, "warped": image, "mask": (2, 3, 1, 96, 96)},
-        **{"flow": (2, 3, 2, 48, 48), "residual": (2, 3, 2, 48, 48)},
+        **{"flow": (2, 3, 2, 48, 48), "sides": (2, 3, 4, 48, 48)},
+        "residual": (2, 3, 2, 48, 48),
         **{"motion": (2, 11, 20, 2), "points": (2, 3, 20, 2)},
     }
     assert 0 <= output.mouth.min() <= output.mouth.max() <= 1

@@ -9,8 +9,9 @@ import pytest
 import torch
 from test_generator import TINY, closed_lips
 
-from talkinghead.models.lipsync.decoder import MAX_FLOW, warp
+from talkinghead.models.lipsync.decoder import MAX_FLOW
 from talkinghead.models.lipsync.generator import LipSyncGenerator
+from talkinghead.models.lipsync.lip_seam import warp
 from talkinghead.models.lipsync.lip_warp import LipWarper, lip_edge, lip_gaps, warp_lips
 from talkinghead.models.lipsync.mouth_painting import grid_steps
 
