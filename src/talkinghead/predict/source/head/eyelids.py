@@ -161,8 +161,8 @@ class Lid:
         side = 2 * round(_AVERAGED * self.height) + 1
         mean = np.asarray(cv2.blur(lid, (side, side)), np.float32)
         skin = np.maximum(self.skin_colour, 1)
-        light = cv2.cvtColor(np.maximum(mean, 1), cv2.COLOR_RGB2GRAY)
-        light = (light / cv2.cvtColor(skin, cv2.COLOR_RGB2GRAY))[..., None]
+        grey = [cv2.cvtColor(part, cv2.COLOR_RGB2GRAY) for part in (np.maximum(mean, 1), skin)]
+        light = (np.asarray(grey[0]) / np.asarray(grey[1]))[..., None]
         tint = (mean / (skin * light)).clip(1 - _LID_TINT, 1 + _LID_TINT)
         target = skin * light.clip(*_LID_LIGHT) * tint
         change, own = target - mean, target - lid
@@ -256,10 +256,9 @@ def _with_skin(
     above = skin(upper, -lid.skin * np.linspace(*_ABOVE, _NUM_ROWS))
     left, right = points[[upper[0], upper[-1]]].astype(float)
     along = (lid.xy - left) @ (right - left) / max(float((right - left) @ (right - left)), 1e-6)
-    colours = np.median(below, axis=0).astype(np.float32)
-    colours = cv2.GaussianBlur(
-        colours[None], (0, 0), _SKIN_SMOOTHING, borderType=cv2.BORDER_REPLICATE
-    )[0]
+    median = np.median(below, axis=0).astype(np.float32)[None]
+    border = cv2.BORDER_REPLICATE
+    colours = cv2.GaussianBlur(median, (0, 0), _SKIN_SMOOTHING, borderType=border)[0]
     field = np.stack([np.interp(along, at, channel) for channel in colours.T], -1)
     return replace(lid, has_rim=_has_rim(below, above), skin_colour=field.astype(np.float32))
 
