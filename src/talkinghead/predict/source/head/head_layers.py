@@ -32,6 +32,8 @@ _GAP_CM = 1.0
 _INSIDE_CM, _CONTRAST, _APART = 0.4, (35.0, 80.0), (20.0, 50.0)
 # Opacity above which a pixel is made opaque, because the background in it cannot be estimated.
 _OPAQUE = 0.96
+# Overlap of the layers of two heads that touch, as a fraction of the distance of their faces.
+_OVERLAP = 0.04
 # Width of the strip in which the motion fades where the border of the area cuts the head's layer.
 _BORDER_CM = 4.0
 # Fraction of the head's motion above which the background is filled in.
@@ -75,16 +77,20 @@ def separate_head(area: UInt8Array, head: HeadGeometry) -> HeadLayers:
     blurred = cv2.GaussianBlur(wide.astype(np.float32), (0, 0), max(0.7, _SOFT_CM * px_per_cm))
     soft = np.asarray(blurred, np.float32)
     soft = np.asarray(soft * _matte(small, _hidden(soft), mask, px_per_cm))
-    own = np.asarray(cv2.resize(head.own, size))
-    soft *= own
     full_mask = cv2.resize(wide, (width, height), interpolation=cv2.INTER_NEAREST)
     moves = np.asarray(cv2.resize(head.weight, (width, height)), np.float32)
     strands = find_strands(area, cast(UInt8Array, full_mask), moves, head.scale)
-    strands *= np.asarray(cv2.resize(own, (width, height)))
-    hidden = _with_strands(_hidden(soft), _reduced(strands, size), px_per_cm)
+    # The background does not continue other heads.
+    covered = np.maximum(soft, np.asarray(cv2.resize(head.others, size)))
+    hidden = _with_strands(_hidden(covered), _reduced(strands, size), px_per_cm)
     behind = fill_background(area, small, hidden, px_per_cm)
     opacity = np.maximum(np.asarray(cv2.resize(soft, (width, height))), strands).clip(0, 1)
-    alpha = np.rint(255 * np.where(opacity > _OPAQUE, 1, opacity)).astype(np.uint8)
+    opacity = np.where(opacity > _OPAQUE, 1, opacity)
+    # Where two heads touch, their layers overlap, so that no line of the background appears between
+    # them when they move apart.
+    own = np.asarray(cv2.resize(head.own, (width, height)))
+    opacity *= own > np.where(opacity == 1, -_OVERLAP, 0)
+    alpha = np.rint(255 * opacity).astype(np.uint8)
     uncut = _uncut_weight(mask, _BORDER_CM * px_per_cm)
     weight = head.weight * cast(FloatArray, cv2.resize(uncut, head.weight.shape[::-1]))
     return _decompose(area, alpha, np.asarray(behind, np.float32), weight)
