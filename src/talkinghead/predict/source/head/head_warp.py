@@ -91,7 +91,7 @@ class TurnedHead:
     def blend(self, image: UInt8Array) -> None:
         """Draw the turned head over an image, in place."""
         region = image[self.area]
-        transparency = cv2.merge([cv2.bitwise_not(self.opacity)] * 3)
+        transparency = cv2.cvtColor(cv2.bitwise_not(self.opacity), cv2.COLOR_GRAY2RGB)
         region[:] = cv2.add(self.head, cv2.multiply(region, transparency, scale=1 / 255))
 
 
@@ -329,7 +329,8 @@ def _sharpened(area: UInt8Array, shift: FloatArray) -> UInt8Array:
 
     `shift` is the displacement of each grid cell in pixels.
     """
-    distance = np.abs(shift).max(-1)
+    # `max` along an axis of two numbers takes ten times as long.
+    distance = np.asarray(cv2.max(*cv2.split(np.abs(shift))), np.float32)
     amount = _SHARPENING * min(1.0, float(distance.max()) / _SHARPENED_PX)
     if not amount:
         return area.copy()
