@@ -25,7 +25,7 @@ _START_CM, _WITHIN_CM = 0.7, 3.2
 _MOVING = 0.5
 # Depth in the head in centimetres from which its colour is taken, smallest cosine of the difference
 # of a pixel and that of the head from the background, and part of a strand with such pixels.
-_INSIDE_CM, _ALIKE, _ALIKE_PART = 0.8, 0.3, 0.35
+_INSIDE_CM, _ALIKE, _ALIKE_PART = 0.8, 0.3, 0.5
 # Largest size of a median in pixels, which OpenCV limits.
 _MAX_MEDIAN = 99
 # Mean difference in the background in grey levels from which on nothing is a strand.
@@ -49,36 +49,46 @@ def find_strands(
     outside = (mask == 0).astype(np.uint8)
     distance = np.asarray(cv2.distanceTransform(outside, cv2.DIST_L2, 5), np.float32)
     distance /= np.float32(px_per_cm)
-    thin = _thin_structures(area, px_per_cm)
+    behind, head = _colours(area, mask, px_per_cm)
+    light, dark = _thin_structures(area, px_per_cm)
+    thin = np.asarray(np.where(head > 0, light, dark).max(2), np.float32)
     far = (distance > _REACH_CM).astype(np.float32)
     if not far.any() or not mask.any():
         return np.zeros(mask.shape, np.float32)
-    texture = _local_mean(thin, far, _BACKGROUND_CM * px_per_cm)
+    either = np.asarray(np.maximum(light, dark).max(2), np.float32)
+    texture = _local_mean(either, far, _BACKGROUND_CM * px_per_cm)
     limit = _DIFFERENCE + _MEANS * texture
     near = (distance <= _REACH_CM) & (distance > 0) & (texture < _BUSY)
     near &= weight > _MOVING
     labels, kept = _structures(near & (thin > _CONTINUED * limit), distance, px_per_cm)
     kept &= np.bincount(labels[near & (thin > limit)], minlength=len(kept)) > 0
-    alike = np.bincount(labels[_like_head(area, mask, px_per_cm)], minlength=len(kept))
-    kept &= alike > _ALIKE_PART * np.bincount(labels.ravel(), minlength=len(kept))
+    own = area - behind
+    length = np.sqrt((head * head).sum(2) * (own * own).sum(2))
+    is_alike = (head * own).sum(2) > _ALIKE * np.maximum(length, 1e-6)
+    num_alike = np.bincount(labels[is_alike], minlength=len(kept))
+    kept &= num_alike > _ALIKE_PART * np.bincount(labels.ravel(), minlength=len(kept))
     strands = kept[labels].astype(np.uint8)
     wide = cv2.dilate(strands, np.ones((3, 3), np.uint8)).astype(np.float32)
     soft = np.asarray(cv2.GaussianBlur(wide, (0, 0), 0.8)) * (distance > 0)
-    return np.asarray(soft, np.float32)
+    # The background between and beside strands does not move with them.
+    return np.asarray(soft * (thin / limit).clip(0, 1), np.float32)
 
 
-def _thin_structures(area: UInt8Array, px_per_cm: float) -> FloatArray:
-    """Return how much each pixel differs from those on both sides of a thin line [H, W]."""
+def _thin_structures(area: UInt8Array, px_per_cm: float) -> tuple[UInt8Array, UInt8Array]:
+    """Return how much pixels [H, W, 3] are lighter, and darker, than both sides of a thin line."""
     side = 2 * max(1, round(_WIDTH_CM * px_per_cm / 2)) + 1
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
     smooth = cv2.GaussianBlur(area, (0, 0), 0.7)
     light = cv2.morphologyEx(smooth, cv2.MORPH_TOPHAT, kernel)
     dark = cv2.morphologyEx(smooth, cv2.MORPH_BLACKHAT, kernel)
-    return np.asarray(np.maximum(light, dark).max(2), np.float32)
+    return np.asarray(light, np.uint8), np.asarray(dark, np.uint8)
 
 
-def _like_head(area: UInt8Array, mask: UInt8Array, px_per_cm: float) -> npt.NDArray[np.bool_]:
-    """Return whether a pixel differs from the background as the nearest part of the head does."""
+def _colours(area: UInt8Array, mask: UInt8Array, px_per_cm: float) -> tuple[FloatArray, FloatArray]:
+    """Return the background around each pixel, and the difference of the nearest part of the head.
+
+    Both are float32 [H, W, 3].
+    """
     inner = 2 * max(1, round(_INSIDE_CM * px_per_cm)) + 1
     inside = np.asarray(cv2.erode(mask, np.ones((inner, inner), np.uint8)))
     side = min(2 * max(1, round(_WIDTH_CM * px_per_cm)) + 1, _MAX_MEDIAN)
@@ -88,9 +98,7 @@ def _like_head(area: UInt8Array, mask: UInt8Array, px_per_cm: float) -> npt.NDAr
     )
     colours = np.zeros((int(np.max(labels)) + 1, 3), np.float32)
     colours[np.asarray(labels)[inside > 0]] = behind[inside > 0]
-    head, own = colours[labels] - behind, area - behind
-    length = np.sqrt((head * head).sum(2) * (own * own).sum(2))
-    return np.asarray((head * own).sum(2) > _ALIKE * np.maximum(length, 1e-6))
+    return behind, np.asarray(colours[labels] - behind)
 
 
 def _local_mean(values: FloatArray, weight: FloatArray, radius: float) -> FloatArray:

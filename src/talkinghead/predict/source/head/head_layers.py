@@ -25,6 +25,8 @@ _MARGIN_CM, _SOFT_CM = 0.8, 0.35
 # Half the width of gaps between strands of hair in which the background is filled, too: its
 # reflection would show the strands.
 _GAP_CM = 1.0
+# Opacity from which on the background behind a pixel is filled, one level.
+_FILLED = 1 / 255
 # Opacity at the edge of a head. Distance inside the segmented outline from which on it is 1.
 # Contrast of head and background, in grey levels, up to which it is 1, and from which on colours
 # alone determine it. Distance of a colour from the line between those of head and background up to
@@ -82,10 +84,12 @@ def separate_head(area: UInt8Array, head: HeadGeometry) -> HeadLayers:
     strands = find_strands(area, cast(UInt8Array, full_mask), moves, head.scale)
     # The background does not continue other heads.
     covered = np.maximum(soft, np.asarray(cv2.resize(head.others, size)))
-    hidden = _with_strands(_hidden(covered), _reduced(strands, size), px_per_cm)
+    hidden, gaps = _with_strands(_hidden(covered), _reduced(strands, size), px_per_cm)
     behind = fill_background(area, small, hidden, px_per_cm)
     opacity = np.maximum(np.asarray(cv2.resize(soft, (width, height))), strands).clip(0, 1)
     opacity = np.where(opacity > _OPAQUE, 1, opacity)
+    filled = np.asarray(cv2.resize(gaps, (width, height), interpolation=cv2.INTER_NEAREST))
+    opacity = np.maximum(opacity, _FILLED * filled)
     # Where two heads touch, their layers overlap, so that no line of the background appears between
     # them when they move apart.
     own = np.asarray(cv2.resize(head.own, (width, height)))
@@ -108,14 +112,17 @@ def _reduced(strands: FloatArray, size: tuple[int, int]) -> FloatArray:
     return cast(FloatArray, cv2.resize(wide, size, interpolation=cv2.INTER_AREA))
 
 
-def _with_strands(hidden: UInt8Array, strands: FloatArray, px_per_cm: float) -> UInt8Array:
-    """Return a mask in which strands of hair and the gaps between them are hidden, too."""
+def _with_strands(
+    hidden: UInt8Array, strands: FloatArray, px_per_cm: float
+) -> tuple[UInt8Array, UInt8Array]:
+    """Return a mask that also hides strands of hair and the gaps between them, and these parts."""
     side = 2 * max(1, round(_GAP_CM * px_per_cm)) + 1
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
     strand = _hidden(strands)
     closed = cv2.morphologyEx(hidden | strand, cv2.MORPH_CLOSE, kernel)
     near = cv2.dilate(strand, kernel)
-    return np.maximum(hidden, np.asarray(cv2.min(closed, near), np.uint8))
+    gaps = np.asarray(cv2.min(closed, near), np.uint8)
+    return np.maximum(hidden, gaps), gaps
 
 
 def _matte(small: UInt8Array, hidden: UInt8Array, mask: UInt8Array, px_per_cm: float) -> FloatArray:

@@ -14,8 +14,8 @@ SIZE, PX_PER_CM = 200, 10.0
 HEAD = cv2.circle(np.zeros((SIZE, SIZE), np.uint8), (100, 100), 40, 1, -1)
 WALL = np.full((SIZE, SIZE, 3), (150, 165, 180), np.uint8)
 WEIGHT = np.ones((SIZE, SIZE), np.float32)
-# A curved strand that begins at the head and ends 2.5 cm away from it.
-STRAND = cv2.ellipse(np.zeros_like(HEAD), (60, 100), (18, 30), 0, 180, 270, 1, 2) * (1 - HEAD)
+# A curved strand that begins at the head and ends 2 cm away from it.
+STRAND = cv2.ellipse(np.zeros_like(HEAD), (72, 98), (30, 28), 0, 180, 270, 1, 2) * (1 - HEAD)
 
 
 def found(strand_colour=(70, 45, 30), wall=WALL, mark=STRAND):

@@ -89,7 +89,9 @@ class ExpressionField:
             last = self._last = key, self._combined(used, active)
         return last[1]
 
-    def _combined(self, used: FloatArray, active: npt.NDArray[np.integer]) -> FloatArray:
+    def _combined(
+        self, used: npt.NDArray[np.floating], active: npt.NDArray[np.integer]
+    ) -> FloatArray:
         """Return the displacements by the active ones of the used blendshapes."""
         moved = (used[active] @ self._fields_KC[active]).reshape(self._shape)
         strain = max(
