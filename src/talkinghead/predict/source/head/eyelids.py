@@ -37,11 +37,17 @@ _RIM_PART, _RIM_LIGHT, _RIM_STEP = 0.25, 0.4, 0.2
 # Distances between which the skin is measured, below the eye in heights of the eye, and above it in
 # heights of the skin; and number of rows.
 _BELOW, _ABOVE, _NUM_ROWS = (0.2, 0.8), (0.35, 0.9), 24
-# A closed lid is at least as light as this fraction of the skin below the eye. Otherwise, the
-# shadow above a deep-set eye would cover it as a dark patch. In heights of the eye: distance over
-# which colours are averaged for that, and distances from the edges of the open and of the moved
-# lid, which has lashes, in which the correction rises.
-_LID_LIGHT, _AVERAGED, _LIGHTENED_BELOW, _LASHES = 0.75, 0.3, 0.6, 0.4
+# Range of the luminance of a closed lid relative to the skin below the eye, and largest difference
+# of its relative colours from that skin. Otherwise, the shadow above a deep-set eye or a highlight
+# of the brow would cover the eye as a dark or grey patch.
+_LID_LIGHT, _LID_TINT = (0.85, 1.05), 0.02
+# In heights of the eye: distance over which the colours of a lid are averaged for that; distances
+# from the edges of the open and of the moved lid, which has lashes, in which the correction rises;
+# and motion of the lid up to which it rises.
+_AVERAGED, _MATCHED, _LASHES, _MATCHED_TRAVEL = 0.3, (-0.5, 0.15), 0.4, 0.5
+# Smoothing of the colours of the skin along the eye, in columns in which they are measured, and
+# number of these.
+_SKIN_SMOOTHING, _NUM_COLUMNS = 2.5, 16
 # Lashes, pores and cracks of the stretched skin would become vertical streaks. In heights of the
 # eye: the width of the widest streak that is removed, the height of the part at the moved edge that
 # keeps its lashes, and the height above the open eye in which the removal begins.
@@ -85,7 +91,8 @@ class Lid:
         openness: 0 for a closed eye to 1 for an open one.
         gap: distance between the lids, float32 [h, w].
         has_rim: whether a rim of glasses is above the lid, so that there is no skin to stretch.
-        skin_colour: colour of the skin below the eye, float32 [3]; None for a lower lid.
+        skin_colour: colour of the skin below the eye in the column of each pixel, float32
+            [h, w, 3]; None for a lower lid.
     """
 
     rows: slice
@@ -122,7 +129,7 @@ class Lid:
             moved = self._reflected(image, travel)
         else:
             moved = self._smoothed(self._shifted(image, -travel * stretch), travel)
-            moved = self._lightened(moved, travel)
+            moved = self._matched(moved, travel)
         region = image[self.rows, self.columns]
         covered = (travel - self.depth + np.float32(0.5)).clip(0, 1)
         if self.has_rim:
@@ -147,19 +154,27 @@ class Lid:
         is_lid = smooth_step(1 + depth / _SMOOTHED_ABOVE).astype(np.float32)
         return np.asarray(cv2.blendLinear(smooth, lid, is_lid, 1 - is_lid), np.uint8)
 
-    def _lightened(self, lid: UInt8Array, travel: FloatArray) -> UInt8Array:
-        """Return a lid [h, w, 3], whose edge moves by `travel` [h, w], without a dark shadow."""
+    def _matched(self, lid: UInt8Array, travel: FloatArray) -> UInt8Array:
+        """Return a lid [h, w, 3], whose edge moves by `travel`, in the colours of the skin."""
         if self.skin_colour is None:
             return lid
         side = 2 * round(_AVERAGED * self.height) + 1
         mean = np.asarray(cv2.blur(lid, (side, side)), np.float32)
-        skin = np.float32(_LID_LIGHT) * self.skin_colour
-        missing = np.minimum(skin - mean, skin - lid).clip(0)
+        skin = np.maximum(self.skin_colour, 1)
+        grey = [cv2.cvtColor(part, cv2.COLOR_RGB2GRAY) for part in (np.maximum(mean, 1), skin)]
+        light = (np.asarray(grey[0]) / np.asarray(grey[1]))[..., None]
+        tint = (mean / (skin * light)).clip(1 - _LID_TINT, 1 + _LID_TINT)
+        target = skin * light.clip(*_LID_LIGHT) * tint
+        change, own = target - mean, target - lid
+        # Pixels that have the target's colours already are not changed.
+        change = np.where(change * own > 0, np.sign(change) * np.minimum(abs(change), abs(own)), 0)
         depth = np.where(np.isfinite(self.depth), self.depth, 0) / self.height
-        weight = smooth_step(depth / _LIGHTENED_BELOW)
+        low, high = _MATCHED
+        weight = smooth_step((depth - low) / (high - low))
         weight *= smooth_step((travel / self.height - depth) / _LASHES)
-        lightened = lid + weight.astype(np.float32)[..., None] * missing
-        return np.rint(lightened.clip(0, 255)).astype(np.uint8)
+        weight *= smooth_step(travel / self.height / _MATCHED_TRAVEL)
+        matched = lid + weight.astype(np.float32)[..., None] * change
+        return np.rint(matched.clip(0, 255)).astype(np.uint8)
 
     def _reflected(self, image: UInt8Array, travel: FloatArray) -> UInt8Array:
         """Return a lid with the skin below the eye, whose edge moves by `travel` [h, w]."""
@@ -228,7 +243,7 @@ def _with_skin(
     image: UInt8Array, points: FloatArray, upper: tuple[int, ...], lower: tuple[int, ...], lid: Lid
 ) -> Lid:
     """Return an upper lid with what the skin around it shows; its landmarks are given."""
-    at = np.linspace(0.15, 0.85, 16)
+    at = np.linspace(0.15, 0.85, _NUM_COLUMNS)
 
     def skin(indexes: tuple[int, ...], distances: Floats) -> UInt8Array:
         line = points[list(indexes)].astype(float)
@@ -239,8 +254,13 @@ def _with_skin(
 
     below = skin(lower, lid.height * np.linspace(*_BELOW, _NUM_ROWS))
     above = skin(upper, -lid.skin * np.linspace(*_ABOVE, _NUM_ROWS))
-    colour = np.median(below.reshape(-1, 3), axis=0).astype(np.float32)
-    return replace(lid, has_rim=_has_rim(below, above), skin_colour=colour)
+    left, right = points[[upper[0], upper[-1]]].astype(float)
+    along = (lid.xy - left) @ (right - left) / max(float((right - left) @ (right - left)), 1e-6)
+    median = np.median(below, axis=0).astype(np.float32)[None]
+    border = cv2.BORDER_REPLICATE
+    colours = cv2.GaussianBlur(median, (0, 0), _SKIN_SMOOTHING, borderType=border)[0]
+    field = np.stack([np.interp(along, at, channel) for channel in colours.T], -1)
+    return replace(lid, has_rim=_has_rim(below, above), skin_colour=field.astype(np.float32))
 
 
 def _has_rim(below: UInt8Array, above: UInt8Array) -> bool:

@@ -21,9 +21,11 @@ Floats = npt.NDArray[np.float64]
 GRID = 144
 """Number of grid cells along the longer side of a head's area."""
 # Positions between a face, at 0, and another one, at 1: up to which its motion does not fade, from
-# which on pixels are still, up to which they may belong to the face, and from which on they belong
-# to the other one.
-_RIGID_UNTIL, _STILL_AT, _OWN_UNTIL, _OTHER_FROM = 0.3, 0.6, 0.47, 0.53
+# which on pixels are still, and border between the two heads.
+_RIGID_UNTIL, _STILL_AT, _BORDER = 0.3, 0.55, 0.5
+# Half axes of a head with hair and its centre above that of the face, in widths and heights of the
+# box of the face.
+_HEAD_AXES, _HEAD_ABOVE = np.array([0.8, 0.95]), 0.15
 # Points about which the head turns and nods (between the ears) and tilts (in the neck).
 _AXIS_CM = np.array([0.0, 2.0, 3.0])
 _TILT_CM = np.array([0.0, 10.0, 3.0])
@@ -64,8 +66,9 @@ class HeadGeometry:
         tilt: centre of tilts in pixels, [2].
         scale: pixels per centimetre.
         face_xy: points of the face in pixels, [P, 2].
-        own: 1 where a pixel may belong to this head and 0 where it belongs to another one, float32
-            [h, w].
+        own: positive where a pixel belongs to this head, if to any, negative where it belongs to
+            another one, and 0 in the middle, float32 [h, w].
+        others: 1 where another head may be, else 0, float32 [h, w].
     """
 
     box: Box
@@ -79,6 +82,7 @@ class HeadGeometry:
     scale: float
     face_xy: Floats
     own: FloatArray
+    others: FloatArray
 
 
 def model_head(
@@ -114,7 +118,7 @@ def model_head(
     for other in others:
         position = _between(xy, face, other)
         weight *= smooth_step((_STILL_AT - position) / (_STILL_AT - _RIGID_UNTIL))
-        own *= smooth_step((_OTHER_FROM - position) / (_OTHER_FROM - _OWN_UNTIL))
+        own = np.minimum(own, _BORDER - position)
     surface = face_surface(face, frame)
     heights = _heights(surface - [0, 0, axis[2]], centre, upright * frame.scale, xy)
     return HeadGeometry(
@@ -129,6 +133,7 @@ def model_head(
         frame.scale,
         surface[:, :2],
         own.astype(np.float32),
+        _inside_heads(xy, others),
     )
 
 
@@ -150,6 +155,16 @@ def _between(xy: Floats, face: Face, other: Face) -> Floats:
     own, across = np.array(face.box.centre), np.array(other.box.centre)
     across = across - own
     return np.asarray((xy - own) @ across / max(float(across @ across), 1e-6))
+
+
+def _inside_heads(xy: Floats, faces: list[Face]) -> FloatArray:
+    """Return 1 inside the heads of faces, about, and else 0."""
+    inside = np.zeros(xy.shape[:2], np.float32)
+    for face in faces:
+        size = np.array([face.box.width, face.box.height])
+        offset = (xy - face.box.centre) / size + [0, _HEAD_ABOVE]
+        inside[np.hypot(*np.moveaxis(offset / _HEAD_AXES, -1, 0)) < 1] = 1
+    return inside
 
 
 def _heights(surface: Floats, centre: Floats, cm: complex, xy: Floats) -> Floats:

@@ -13,6 +13,7 @@ from talkinghead.predict.source.head.background_fill import (
     continue_edges,
     fill_background,
 )
+from talkinghead.predict.source.head.hair_strands import find_strands
 from talkinghead.predict.source.head.head_geometry import Floats, HeadGeometry, smooth_step
 from talkinghead.predict.source.head.head_segmentation import segment_head
 from talkinghead.types import FloatArray, UInt8Array
@@ -21,6 +22,11 @@ from talkinghead.types import FloatArray, UInt8Array
 _WORKING_SIDE = 256
 # Margin around the segmented head, for hair at its edge, and softness of the edge.
 _MARGIN_CM, _SOFT_CM = 0.8, 0.35
+# Half the width of gaps between strands of hair in which the background is filled, too: its
+# reflection would show the strands.
+_GAP_CM = 1.0
+# Opacity from which on the background behind a pixel is filled, one level.
+_FILLED = 1 / 255
 # Opacity at the edge of a head. Distance inside the segmented outline from which on it is 1.
 # Contrast of head and background, in grey levels, up to which it is 1, and from which on colours
 # alone determine it. Distance of a colour from the line between those of head and background up to
@@ -28,6 +34,8 @@ _MARGIN_CM, _SOFT_CM = 0.8, 0.35
 _INSIDE_CM, _CONTRAST, _APART = 0.4, (35.0, 80.0), (20.0, 50.0)
 # Opacity above which a pixel is made opaque, because the background in it cannot be estimated.
 _OPAQUE = 0.96
+# Overlap of the layers of two heads that touch, as a fraction of the distance of their faces.
+_OVERLAP = 0.04
 # Width of the strip in which the motion fades where the border of the area cuts the head's layer.
 _BORDER_CM = 4.0
 # Fraction of the head's motion above which the background is filled in.
@@ -71,10 +79,22 @@ def separate_head(area: UInt8Array, head: HeadGeometry) -> HeadLayers:
     blurred = cv2.GaussianBlur(wide.astype(np.float32), (0, 0), max(0.7, _SOFT_CM * px_per_cm))
     soft = np.asarray(blurred, np.float32)
     soft = np.asarray(soft * _matte(small, _hidden(soft), mask, px_per_cm))
-    soft *= np.asarray(cv2.resize(head.own, size))
-    behind = fill_background(area, small, _hidden(soft), px_per_cm)
-    opacity = np.asarray(cv2.resize(soft, (width, height))).clip(0, 1)
-    alpha = np.rint(255 * np.where(opacity > _OPAQUE, 1, opacity)).astype(np.uint8)
+    full_mask = cv2.resize(wide, (width, height), interpolation=cv2.INTER_NEAREST)
+    moves = np.asarray(cv2.resize(head.weight, (width, height)), np.float32)
+    strands = find_strands(area, cast(UInt8Array, full_mask), moves, head.scale)
+    # The background does not continue other heads.
+    covered = np.maximum(soft, np.asarray(cv2.resize(head.others, size)))
+    hidden, gaps = _with_strands(_hidden(covered), _reduced(strands, size), px_per_cm)
+    behind = fill_background(area, small, hidden, px_per_cm)
+    opacity = np.maximum(np.asarray(cv2.resize(soft, (width, height))), strands).clip(0, 1)
+    opacity = np.where(opacity > _OPAQUE, 1, opacity)
+    filled = np.asarray(cv2.resize(gaps, (width, height), interpolation=cv2.INTER_NEAREST))
+    opacity = np.maximum(opacity, _FILLED * filled)
+    # Where two heads touch, their layers overlap, so that no line of the background appears between
+    # them when they move apart.
+    own = np.asarray(cv2.resize(head.own, (width, height)))
+    opacity *= own > np.where(opacity == 1, -_OVERLAP, 0)
+    alpha = np.rint(255 * opacity).astype(np.uint8)
     uncut = _uncut_weight(mask, _BORDER_CM * px_per_cm)
     weight = head.weight * cast(FloatArray, cv2.resize(uncut, head.weight.shape[::-1]))
     return _decompose(area, alpha, np.asarray(behind, np.float32), weight)
@@ -83,6 +103,26 @@ def separate_head(area: UInt8Array, head: HeadGeometry) -> HeadLayers:
 def _hidden(opacity: FloatArray) -> UInt8Array:
     """Return 1 where a layer hides the background or is next to a pixel that does."""
     return cast(UInt8Array, cv2.dilate((opacity > 0.02).astype(np.uint8), np.ones((3, 3))))
+
+
+def _reduced(strands: FloatArray, size: tuple[int, int]) -> FloatArray:
+    """Return the opacity of strands at a smaller size, in which none of them is lost."""
+    factor = max(1, int(np.ceil(strands.shape[1] / size[0])))
+    wide = cv2.dilate(strands, np.ones((factor, factor), np.uint8))
+    return cast(FloatArray, cv2.resize(wide, size, interpolation=cv2.INTER_AREA))
+
+
+def _with_strands(
+    hidden: UInt8Array, strands: FloatArray, px_per_cm: float
+) -> tuple[UInt8Array, UInt8Array]:
+    """Return a mask that also hides strands of hair and the gaps between them, and these parts."""
+    side = 2 * max(1, round(_GAP_CM * px_per_cm)) + 1
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
+    strand = _hidden(strands)
+    closed = cv2.morphologyEx(hidden | strand, cv2.MORPH_CLOSE, kernel)
+    near = cv2.dilate(strand, kernel)
+    gaps = np.asarray(cv2.min(closed, near), np.uint8)
+    return np.maximum(hidden, gaps), gaps
 
 
 def _matte(small: UInt8Array, hidden: UInt8Array, mask: UInt8Array, px_per_cm: float) -> FloatArray:

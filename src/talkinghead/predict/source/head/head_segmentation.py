@@ -83,6 +83,9 @@ def _segment(image: UInt8Array, head: HeadGeometry, start: _Start) -> UInt8Array
     labels[(distance < probable) | (below > _SHOULDERS_CM)] = cv2.GC_PR_FGD
     labels[(distance > _OUTSIDE) & is_above] = cv2.GC_BGD
     labels[(distance < start.core) & is_above] = cv2.GC_FGD
+    # The hair of another head is not a colour of the background.
+    others, own = (np.asarray(cv2.resize(f, size)) for f in (head.others, head.own))
+    labels[(others > 0.5) & (own < 0)] = cv2.GC_FGD
     hull = cv2.convexHull(np.rint(_outline(head, size)).astype(np.int32))
     cv2.fillConvexPoly(labels, hull, int(cv2.GC_FGD))
     neck = (np.abs(below - _CHIN_CM - 2) < 2.5) & (distance < 1.1)

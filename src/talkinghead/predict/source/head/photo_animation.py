@@ -273,14 +273,18 @@ class PhotoAnimation:
             for index, (pose, one) in enumerate(zip(poses, states, strict=True))
         ]
         drawn = self._draw_eyes(image, time_s, faces, gesture)
-        result = drawn
-        for head, pose_deg, weights in zip(self._heads, poses, faces, strict=True):
-            if not pose_deg.any() and not weights.any():
-                continue
-            if head.warp is None:
-                continue
-            result = drawn.copy() if result is drawn else result
-            head.warp.draw(drawn, pose_deg, result, weights)
+        turned = [
+            head.warp.turned(drawn, pose_deg, weights)
+            for head, pose_deg, weights in zip(self._heads, poses, faces, strict=True)
+            if (pose_deg.any() or weights.any()) and head.warp is not None
+        ]
+        if not turned:
+            return drawn
+        result = drawn.copy()
+        for one in turned:
+            one.clear(result)
+        for one in turned:
+            one.blend(result)
         return result
 
     def render_patched(

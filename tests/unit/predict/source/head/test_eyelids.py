@@ -76,6 +76,29 @@ def test_lids_of_eyes_in_shadow_are_no_dark_patches():
         assert lid[lashes].mean() < lid[middle].mean()
 
 
+@pytest.mark.parametrize("light", [1.0, 1.4])
+def test_lids_below_grey_or_shining_skin_are_no_patches(light):
+    """The skin of a deep-set eye shows the colour of the brow, or a highlight."""
+    image = read_image(demo_face())
+    image = cv2.resize(image, None, fx=4, fy=4, interpolation=cv2.INTER_CUBIC)
+    face = build_detector("litert").detect(image)[0]
+    above = np.zeros(image.shape[:2], np.float32)
+    for upper, _, brow, _ in _EYES[face.topology]:
+        line = np.concatenate([face.points[list(upper)], face.points[[brow]]])
+        cv2.fillConvexPoly(above, cv2.convexHull(np.rint(line).astype(np.int32)), 1.0)
+    above = cv2.GaussianBlur(above, (0, 0), 4)[..., None]
+    grey = light * cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None]
+    grey_image = np.rint((1 - above) * image + above * grey).clip(0, 255).astype(np.uint8)
+    closed = grey_image.copy()
+    for upper, _ in find_lids(grey_image, face):
+        upper.move(closed, 1.0)
+        middle = (upper.depth > 0.2 * upper.height) & (upper.depth < 0.7 * upper.height)
+        lid = closed[upper.rows, upper.columns][middle].mean(0)
+        relative = lid / upper.skin_colour[middle].mean(0)
+        assert np.ptp(relative) < 0.06
+        assert 0.8 < relative.mean() < 1.1
+
+
 def test_lids_without_a_shadow_keep_their_colours():
     image = read_image(demo_face())
     image = cv2.resize(image, None, fx=4, fy=4, interpolation=cv2.INTER_CUBIC)

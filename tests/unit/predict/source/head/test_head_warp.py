@@ -225,6 +225,47 @@ def test_heads_next_to_each_other_do_not_undo_their_motion(face):
     assert not np.array_equal(image, before)
 
 
+def turned_pair(detector, width, *pose_deg):
+    """Return a photo of two mirrored heads, and the frame in which both turn symmetrically."""
+    half = PHOTO[:360, 130 : 130 + width]
+    pair = np.hstack([half, half[:, ::-1]])
+    faces = sorted(detector.detect(pair), key=lambda face: face.box.x0)
+    turned = [
+        HeadWarp(pair, face, fit_face_frame(face), [faces[1 - index]]).turned(pair, pose)
+        for index, (face, pose) in enumerate(
+            zip(faces, (pose_deg, np.array([-1, 1, -1]) * pose_deg), strict=True)
+        )
+    ]
+    frame = pair.copy()
+    for one in turned:
+        one.clear(frame)
+    for one in turned:
+        one.blend(frame)
+    assert np.abs(np.subtract(frame, pair, dtype=int)).max() > 100
+    return pair, frame
+
+
+@pytest.mark.parametrize("yaw_deg", [-10, 10])
+def test_no_line_appears_between_heads_that_are_close(detector, yaw_deg):
+    width = 176
+    pair, frame = turned_pair(detector, width, yaw_deg, 0, 0)
+
+    def line(image):
+        """Return how much a column between the heads differs from those on both of its sides."""
+        columns = image[60:110, width - 22 : width + 22].astype(int).mean(2)
+        beside = np.stack([columns[:, :-6], columns[:, 6:]])
+        below, above = beside.min(0) - columns[:, 3:-3], columns[:, 3:-3] - beside.max(0)
+        return np.maximum(below, above).mean(0).max()
+
+    assert line(frame) < line(pair) + 4
+
+
+def test_hair_of_heads_that_touch_is_not_taken_for_background(detector):
+    _, frame = turned_pair(detector, 168, 6, 4, -8)
+    hair = frame[:150].astype(int)
+    assert np.abs(hair - hair[:, ::-1]).mean() < 5
+
+
 def test_face_without_depth_turns_less_precisely(face, detector):
     flat = replace(face, depth=None)
     warp = HeadWarp(PHOTO, flat, fit_face_frame(flat), [])

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from talkinghead.features.faces.head_pose import FaceFrame, Floats
 from talkinghead.predict.source.head.expression.blendshapes import (
@@ -71,16 +72,27 @@ class ExpressionField:
         self._shape = xy[self.window].shape
         fields_KC = self._interpolate(points, moved_KP2[self._used], around, xy)
         self._fields_KC = self._keep_opening(fields_KC, points, xy)
+        self._last: tuple[bytes, FloatArray] | None = None
 
     def shift(self, weights: FloatArray | None) -> FloatArray | None:
         """Return the displacements [rows, columns, 2] of the cells of the window in pixels.
 
-        None is returned if the skin does not move.
+        None is returned if the skin does not move. The array must not be changed.
         """
         used = np.zeros(0) if weights is None else weights[self._used]
         active = np.flatnonzero(used)
         if not len(active):
             return None
+        # An emotion mostly stays the same for many frames.
+        key, last = used.tobytes(), self._last
+        if last is None or last[0] != key:
+            last = self._last = key, self._combined(used, active)
+        return last[1]
+
+    def _combined(
+        self, used: npt.NDArray[np.floating], active: npt.NDArray[np.integer]
+    ) -> FloatArray:
+        """Return the displacements by the active ones of the used blendshapes."""
         moved = (used[active] @ self._fields_KC[active]).reshape(self._shape)
         strain = max(
             float(np.abs(np.diff(moved, axis=axis)).max(initial=0) / self._step[1 - axis])

@@ -97,6 +97,14 @@ def test_expression_of_the_eyes_alone_moves_no_skin(field):
     assert field.shift(None) is None
 
 
+def test_motion_follows_changed_weights(field):
+    happy, sad = (Emotion(name).weights for name in ("happy", "sad"))
+    first = field.shift(happy).copy()
+    assert np.array_equal(field.shift(happy), first)
+    assert np.abs(field.shift(sad) - first).max() > 0.5
+    assert np.array_equal(field.shift(happy), first)
+
+
 def test_face_without_depth_moves_similarly(field):
     rng = np.random.default_rng(0)
     points = rng.uniform(120, 280, (68, 2)).astype(np.float32)
