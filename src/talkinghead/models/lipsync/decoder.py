@@ -15,7 +15,13 @@ from torch.nn import functional as F
 
 from talkinghead.models.encoders import group_norm
 from talkinghead.models.lipsync.lip_seam import close_sides, warp_sides
-from talkinghead.models.lipsync.lip_warp import NUM_LIP_MAPS, LipWarper, lip_density, warp_lips
+from talkinghead.models.lipsync.lip_warp import (
+    NUM_LIP_MAPS,
+    LipWarper,
+    lip_density,
+    openness,
+    warp_lips,
+)
 from talkinghead.models.lipsync.mouth_painting import MouthPainting, grid_steps
 
 MAX_FLOW = 0.35
@@ -23,8 +29,9 @@ MAX_FLOW = 0.35
 
 _LIP_STAGES = 2
 
-_LIP_DAMPING, _LIP_REACH = 0.1, 0.14
-"""How strongly the lips reduce the residual flow, and their reach in half widths."""
+_LIP_DAMPING, _OPEN_DAMPING, _LIP_REACH = 0.1, 0.4, 0.14
+"""How strongly the lips reduce the residual flow, also for references with an open mouth, whose
+lips must meet; and their reach in half widths."""
 
 
 @dataclass
@@ -190,7 +197,9 @@ class Decoder(nn.Module):
                 x = stage(x, skip, hidden)
         head = self.head(x)
         # On the lips of people who are not in the training data, the landmarks are more reliable.
-        residual_weight = torch.exp(-_LIP_DAMPING * lip_density(steps, steps, points, _LIP_REACH))
+        is_open = openness(reference.lips)[:, None, None, None]
+        damping = _LIP_DAMPING + (_OPEN_DAMPING - _LIP_DAMPING) * is_open
+        residual_weight = torch.exp(-damping * lip_density(steps, steps, points, _LIP_REACH))
         residual = torch.tanh(head[:, :2]) * MAX_FLOW * residual_weight
         flow = (lips.flow + residual) * self.fade
         painted = F.pixel_shuffle(head[:, 2:], 2)

@@ -43,6 +43,10 @@ _INNER_UPPER, _INNER_LOWER = UPPER_EDGE[1:-1], LOWER_EDGE[1:-1]
 # the lower lip because the jaw moves more than the upper lip.
 GAP_OF_POINT = (0, 0, 0, 1, 2, 2, 0, 2, 2, 1, 0, 0, 0, 0, 1, 2, 0, 2, 1, 0)
 GAP_QUARTERS = (0, 1, 1, 1, 1, 1, 0, -3, -3, -3, -3, -3, 0, 1, 1, 1, 0, -3, -3, -3)
+_SHUT, _OPEN = 0.03, 0.08
+"""Largest gaps below which a reference counts as closed, and above which it counts as open."""
+_RELIEF = 0.6
+"""Fraction by which the overlap of pressed lips is reduced for references with an open mouth."""
 _SIGMA = 0.14
 _NORM_OFFSET = 0.05
 _SOFT, _SHARP = 0.03, 0.012
@@ -106,7 +110,10 @@ class LipWarper(nn.Module):
         shift = self.shift(torch.cat([hidden, lips.flatten(1).to(hidden.dtype)], 1))
         spoken = self.closed(lips) + motion.to(lips.dtype)
         shifted = spoken + (MAX_SHIFT * torch.tanh(shift).unflatten(1, (-1, 2))).to(lips.dtype)
-        return self._narrowed(shifted, _signed_gaps(shifted) - _signed_gaps(spoken))
+        gaps = _signed_gaps(spoken)
+        # Pressed lips hide a part of each other: too much of those that must meet first.
+        gaps = gaps - _RELIEF * openness(lips)[:, None] * gaps.clamp_max(0)
+        return self._narrowed(shifted, _signed_gaps(shifted) - gaps)
 
 
 def warp_lips(steps: Tensor, lips: Tensor, moved: Tensor) -> LipWarp:
@@ -132,6 +139,11 @@ def warp_lips(steps: Tensor, lips: Tensor, moved: Tensor) -> LipWarp:
 def lip_gaps(lips: Tensor) -> Tensor:
     """Return the right, middle and left gaps [N, 3] between the inner lips of [N, 20, 2]."""
     return _signed_gaps(lips).clamp_min(0)
+
+
+def openness(lips: Tensor) -> Tensor:
+    """Return whether a mouth with lips [N, 20, 2] is open, [N] in [0, 1]."""
+    return ((lip_gaps(lips).amax(1) - _SHUT) / (_OPEN - _SHUT)).clamp(0, 1)
 
 
 def _signed_gaps(lips: Tensor) -> Tensor:

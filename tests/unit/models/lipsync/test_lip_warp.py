@@ -48,6 +48,16 @@ def test_lips_are_as_far_apart_as_their_motion_says(gap: float) -> None:
     torch.testing.assert_close(lip_gaps(moved), lip_gaps(lips + motion), atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize(("reference_gap", "expected"), [(0.0, -0.1), (0.2, -0.04)])
+def test_lips_of_an_open_reference_are_pressed_less(reference_gap: float, expected: float) -> None:
+    lips = half_widths(closed_lips())
+    motion = torch.zeros(1, 20, 2)
+    motion[:, 17:20, 1] = -0.1
+    moved = LipWarper(8)(motion, torch.zeros(1, 8), opened(lips, reference_gap))
+    gaps = moved[0, [19, 18, 17], 1] - moved[0, 13:16, 1]
+    assert gaps.tolist() == pytest.approx([expected] * 3, abs=1e-5)
+
+
 @pytest.mark.parametrize("index", [3, 9])
 def test_warp_moves_skin_with_the_lips(index: int) -> None:
     lips = half_widths(closed_lips())
