@@ -1,0 +1,66 @@
+"""Copies of videos, which are not prepared: they could be in several splits."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
+
+from talkinghead.data.preparation.clip_maker import ClipResult, ClipTask, file_digest
+
+COPY = "duplicate content"
+"""Reason of a video that is skipped as a copy of another one."""
+
+
+def separate_copies(
+    tasks: Sequence[ClipTask], known: Collection[str]
+) -> tuple[list[ClipTask], dict[ClipTask, ClipTask]]:
+    """Return the tasks without copies, and the copies with the task of the same content.
+
+    Of equal files the first whose clip is `known` (in the earlier manifest) is kept, otherwise the
+    first.
+    """
+    sizes = defaultdict[int, list[ClipTask]](list)
+    for task in sorted(tasks, key=lambda one: (one.clip_id not in known, one.clip_id)):
+        with suppress(OSError):  # The preparation reports it.
+            sizes[task.source.stat().st_size].append(task)
+    copies: dict[ClipTask, ClipTask] = {}
+    for group in sizes.values():
+        if len(group) > 1:
+            copies |= _copies_among(group)
+    return [task for task in tasks if task not in copies], copies
+
+
+def _copies_among(tasks: Iterable[ClipTask]) -> dict[ClipTask, ClipTask]:
+    kept: dict[str, ClipTask] = {}
+    copies = {}
+    for task in tasks:
+        try:
+            first = kept.setdefault(file_digest(task.source), task)
+        except OSError:  # The preparation reports it.
+            continue
+        if first is not task:
+            copies[task] = first
+    return copies
+
+
+def results_of_copies(
+    copies: Mapping[ClipTask, ClipTask], results: Iterable[ClipResult]
+) -> list[ClipResult]:
+    """Return the results of copies: the reason of the kept video, or that they are copies."""
+    by_task = {result.task: result for result in results}
+    found = []
+    for copy, kept in copies.items():
+        result = by_task[kept]
+        reason, detail = result.reason, result.detail
+        if not reason:
+            reason, detail = COPY, f"it is a copy of {kept.name}"
+        found.append(ClipResult(copy, result.sha256, reason=reason, detail=detail))
+    return found
+
+
+def remove_clips(tasks: Iterable[ClipTask]) -> None:
+    """Remove the clips that earlier runs made of videos that are copies."""
+    for task in tasks:
+        for path in (task.clip_path, task.skip_path):
+            path.unlink(missing_ok=True)
