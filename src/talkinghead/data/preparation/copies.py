@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 
+from talkinghead.data.manifest import Manifest
 from talkinghead.data.preparation.clip_maker import ClipResult, ClipTask, file_digest
 
 COPY = "duplicate content"
@@ -13,13 +14,13 @@ COPY = "duplicate content"
 
 
 def separate_copies(
-    tasks: Sequence[ClipTask], known: Collection[str]
+    tasks: Sequence[ClipTask], earlier: Manifest | None
 ) -> tuple[list[ClipTask], dict[ClipTask, ClipTask]]:
     """Return the tasks without copies, and the copies with the task of the same content.
 
-    Of equal files the first whose clip is `known` (in the earlier manifest) is kept, otherwise the
-    first.
+    Of equal files the first whose clip is in the `earlier` manifest is kept, otherwise the first.
     """
+    known = {clip.id for clip in earlier.clips} if earlier else set()
     sizes = defaultdict[int, list[ClipTask]](list)
     for task in sorted(tasks, key=lambda one: (one.clip_id not in known, one.clip_id)):
         with suppress(OSError):  # The preparation reports it.
@@ -44,19 +45,21 @@ def _copies_among(tasks: Iterable[ClipTask]) -> dict[ClipTask, ClipTask]:
     return copies
 
 
-def results_of_copies(
-    copies: Mapping[ClipTask, ClipTask], results: Iterable[ClipResult]
+def add_copies(
+    results: Sequence[ClipResult], copies: Mapping[ClipTask, ClipTask]
 ) -> list[ClipResult]:
-    """Return the results of copies: the reason of the kept video, or that they are copies."""
+    """Return the results in the order of the clips, with those of copies.
+
+    The reason of a copy is that of the kept video, or that it is a copy.
+    """
     by_task = {result.task: result for result in results}
-    found = []
     for copy, kept in copies.items():
         result = by_task[kept]
         reason, detail = result.reason, result.detail
         if not reason:
             reason, detail = COPY, f"it is a copy of {kept.name}"
-        found.append(ClipResult(copy, result.sha256, reason=reason, detail=detail))
-    return found
+        by_task[copy] = ClipResult(copy, result.sha256, reason=reason, detail=detail)
+    return sorted(by_task.values(), key=lambda one: one.task.clip_id)
 
 
 def remove_clips(tasks: Iterable[ClipTask]) -> None:

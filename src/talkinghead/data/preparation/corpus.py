@@ -9,7 +9,7 @@ import shlex
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field
@@ -36,12 +36,7 @@ from talkinghead.data.preparation.clip_maker import (
     ClipRules,
     ClipTask,
 )
-from talkinghead.data.preparation.copies import (
-    COPY,
-    remove_clips,
-    results_of_copies,
-    separate_copies,
-)
+from talkinghead.data.preparation.copies import COPY, add_copies, remove_clips, separate_copies
 from talkinghead.data.preparation.emotion_labels import read_emotions
 from talkinghead.data.preparation.lip_offsets import apply_lip_offsets
 from talkinghead.data.preparation.splits import SplitOptions, assign_splits
@@ -125,11 +120,8 @@ def prepare_corpus(
     if options.sync.checkpoint is not None:
         load_sync_expert(options.sync.checkpoint, spec)  # Raise errors before the work begins.
     earlier = _earlier_manifest(output_dir)
-    known = {clip.id for clip in earlier.clips} if earlier else set()
-    tasks, copies = separate_copies(tasks, known)
-    results = _run(tasks, spec, options)
-    results += results_of_copies(copies, results)
-    results.sort(key=lambda result: result.task.clip_id)
+    tasks, copies = separate_copies(tasks, earlier)
+    results = add_copies(_run(tasks, spec, options), copies)
     results = _correct_offsets(results, spec, options, predict_lips)
     entries = [_entry(r, output_dir, spec, emotions) for r in results if not r.reason]
     clips = tuple(assign_splits(entries, options, earlier))
@@ -139,13 +131,16 @@ def prepare_corpus(
     num_reused = sum(result.reused for result in results)
     _write_report(output_dir, manifest, num_reused, time.monotonic() - started_s)
     _require_good(manifest, options.max_bad_fraction, input_dir, output_dir)
-    manifest.save(output_dir)
-    remove_clips(copies)
-    _log_counts(manifest, output_dir, num_reused)
+    _save(manifest, output_dir, copies, num_reused)
     return manifest
 
 
-def _log_counts(manifest: Manifest, output_dir: Path, num_reused: int) -> None:
+def _save(
+    manifest: Manifest, output_dir: Path, copies: Iterable[ClipTask], num_reused: int
+) -> None:
+    """Save the manifest, and then remove the clips of copies, which the earlier one may list."""
+    manifest.save(output_dir)
+    remove_clips(copies)
     sizes = ", ".join(f"{len(manifest.split(name))} {name}" for name in SPLITS)
     logger.info(
         "%s: %d clips (%s), %d videos skipped; %d results are from earlier runs",

@@ -181,7 +181,7 @@ def test_copies_have_no_clip_file(videos, tmp_path):
     assert [(one.source, one.detail) for one in manifest.skipped] == [
         ("anna/take 0.mp4", "it is a copy of ben/take 0.mp4")
     ]
-    assert [path for path in output.rglob("*.safetensors")] == [clip]
+    assert list(output.rglob("*.safetensors")) == [clip]
 
 
 def test_file_names_may_have_bytes_that_are_not_text(tmp_path):
@@ -274,7 +274,10 @@ def test_interruption_ends_only_the_own_worker_processes(inputs, tmp_path):
         next(results)
         (worker,) = set(multiprocessing.active_children()) - before
         results.close()
-        worker.join(60)
+        # `join` returns at once while a thread of the pool waits for the same process.
+        deadline = time.monotonic() + 60
+        while worker.is_alive() and time.monotonic() < deadline:
+            time.sleep(0.1)
         assert not worker.is_alive()
         assert other.is_alive()
     finally:
