@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import types
 
 import pytest
 
@@ -38,6 +39,17 @@ def test_missing_value_is_reported_without_the_command(arguments, monkeypatch, c
     assert NEEDED[arguments] in error
     assert status == (1 if "is not a prepared" in error else 2)
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("choice", ["experiment=smoke", "data=shards data.corpus_dir=s3://corpus"])
+def test_corpus_that_the_run_makes_or_fetches_is_not_required(choice, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    seen = []
+    command = types.ModuleType("talkinghead.cli.train")
+    command.main = seen.append
+    monkeypatch.setitem(sys.modules, "talkinghead.cli.train", command)
+    assert main(["train", "run_dir=run", *choice.split()]) == 0
+    assert len(seen) == 1
 
 
 def test_every_command_is_covered():

@@ -57,8 +57,9 @@ def _check_evaluate(cfg: DictConfig) -> None:
 
 
 def _check_train(cfg: DictConfig) -> None:
-    if isinstance(corpus := OmegaConf.select(cfg, "data.corpus_dir"), str):
-        require_manifest(corpus)
+    # Synthetic clips are made by the run, and shards may be at a URL.
+    if str(OmegaConf.select(cfg, "data._target_")).endswith(".LipSyncDataModule"):
+        require_manifest(cfg.data.corpus_dir)
 
 
 def _check_shard(cfg: DictConfig) -> None:
