@@ -13,7 +13,6 @@ import numpy.typing as npt
 
 from talkinghead.errors import MediaError
 from talkinghead.media.audio_samples import ChannelMixer
-from talkinghead.media.channel_layouts import USUAL_LAYOUTS, read_layout, use_usual_layout
 from talkinghead.media.container import (
     container_duration_s,
     decode,
@@ -21,6 +20,7 @@ from talkinghead.media.container import (
     find_video,
     open_input,
 )
+from talkinghead.media.decoding.channel_layouts import USUAL_LAYOUTS, read_layout, use_usual_layout
 from talkinghead.media.timing import round_half_up
 from talkinghead.types import AudioClip, FloatArray
 

@@ -14,7 +14,7 @@ import av
 from PIL import Image
 
 from talkinghead.errors import MediaError
-from talkinghead.media.channel_layouts import read_layout
+from talkinghead.media.decoding.channel_layouts import read_layout
 
 if TYPE_CHECKING:
     from av.audio.stream import AudioStream

@@ -19,8 +19,10 @@ if TYPE_CHECKING:
 USUAL_LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}
 """Names of the usual channel layouts by number of channels."""
 
-_OTHER_LAYOUTS = ("2.1", "3.0", "quad", "4.0", "4.1", "5.0", "5.1(side)", "6.0", "6.1", "7.0")
-_OTHER_LAYOUTS += ("7.1(wide)", "octagonal")
+_OTHER_LAYOUTS = (
+    *("2.1", "3.0", "quad", "4.0", "4.1", "5.0", "5.1(side)", "6.0", "6.1", "7.0"),
+    *("7.1(wide)", "octagonal"),
+)
 
 
 def read_layout(context: AudioCodecContext) -> AudioLayout:
