@@ -64,7 +64,9 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         temporary.replace(target)
     except BaseException as error:
         if temporary is not None:
-            temporary.unlink(missing_ok=True)
+            # On a read-only disk, removing fails too, which must not hide the first error.
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
         if isinstance(error, OSError) and _is_about(error, target, temporary):
             raise unwritable(path, error) from error
         raise

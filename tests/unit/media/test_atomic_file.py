@@ -201,3 +201,13 @@ def test_folder_that_cannot_be_renamed_keeps_its_files(tmp_path, monkeypatch):
         pass
     assert (target / "file").read_text() == "one"
     assert list(tmp_path.iterdir()) == [target]
+
+
+def test_read_only_disk_is_reported_with_the_target(tmp_path, monkeypatch):
+    def refuse(self, **_):
+        raise OSError(errno.EROFS, "Read-only file system", str(self))
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    message = r"a\.txt: cannot be written \(Read-only file system\)"
+    with pytest.raises(MediaError, match=message), atomic_path(tmp_path / "a.txt") as temporary:
+        raise OSError(errno.EROFS, "Read-only file system", str(temporary))
