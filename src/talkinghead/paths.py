@@ -67,6 +67,19 @@ def as_path(value: str | os.PathLike[str], name: str) -> Path:
     return Path(value)
 
 
+def file_problem(path: str | os.PathLike[str]) -> str | None:
+    """Return why a path is no regular file, such as "does not exist"; None for a regular file.
+
+    Opening a pipe would wait for a program that writes to it.
+    """
+    file = Path(path)
+    if file.is_file():
+        return None
+    if file.is_dir():
+        return "is a folder"
+    return "is a device or a pipe" if file.exists() else "does not exist"
+
+
 def output_file(value: str | os.PathLike[str], example: str = "talking.mp4") -> Path:
     """Return the path of an output file, which may not exist yet, before the work begins.
 

@@ -9,18 +9,11 @@ from omegaconf import DictConfig
 
 from talkinghead.cli.shared.builders import build_conversation, build_encode_options
 from talkinghead.cli.shared.typed_conversation import answer_typed_lines
-from talkinghead.errors import UsageError
 from talkinghead.paths import output_file
 
 
 def main(cfg: DictConfig) -> None:
     """Answer the question, or each typed question, as configured by `conf/converse.yaml`."""
-    needed = ("face", "output") if cfg.interactive else ("face", "audio", "output")
-    if missing := [f"{key}=..." for key in needed if cfg[key] is None]:
-        raise UsageError(
-            f"{' and '.join(missing)} must be given: face=photo.jpg audio=question.wav "
-            "output=answer.mp4, or face=photo.jpg output=FOLDER interactive=true"
-        )
     if not cfg.interactive:
         output_file(cfg.output, "answer.mp4")
     conversation = build_conversation(cfg)

@@ -8,7 +8,6 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from talkinghead.cli.score import scorer_arguments
-from talkinghead.errors import UsageError
 from talkinghead.evaluation.checkpoint_evaluation import EvaluationOptions, evaluate, evaluate_video
 
 
@@ -17,10 +16,6 @@ def main(cfg: DictConfig) -> None:
     values: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     keys = ("checkpoint", "corpus", "input", "output", "lip_prior", "renderer")
     checkpoint, corpus, videos, output, lip_prior, renderer = (values.pop(key) for key in keys)
-    if (corpus is None) == (videos is None):
-        raise UsageError(
-            "evaluate: give corpus= (a prepared corpus) or input= (a folder of videos)"
-        )
     options = EvaluationOptions(**scorer_arguments(values))
     prior = instantiate(lip_prior) or None if options.generation == "product" else None
     run = evaluate if videos is None else evaluate_video

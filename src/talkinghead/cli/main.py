@@ -11,6 +11,7 @@ import logging
 import os
 import sys
 import traceback
+import unicodedata
 from collections.abc import Sequence
 from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
@@ -214,6 +215,7 @@ def _usage() -> str:
 
 
 def _one_line(error: BaseException) -> str:
-    """Return the message of an error as one line."""
+    """Return the message of an error as one line, without codes that a terminal would execute."""
     lines = (line.strip().rstrip(";") for line in str(error).splitlines() if line.strip())
-    return "; ".join(lines).replace(":; ", ": ")
+    text = "; ".join(lines).replace(":; ", ": ")
+    return "".join(repr(c)[1:-1] if unicodedata.category(c) == "Cc" else c for c in text)

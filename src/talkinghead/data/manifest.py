@@ -53,6 +53,21 @@ class SkippedClip:
     detail: str
 
 
+def require_manifest(corpus_dir: Path | str) -> Path:
+    """Return the path of the manifest of a prepared corpus.
+
+    Raises:
+        CorpusError: The folder has none.
+    """
+    path = Path(corpus_dir) / MANIFEST_NAME
+    if not path.is_file():
+        raise CorpusError(
+            f"{corpus_dir} is not a prepared corpus: it has no {MANIFEST_NAME}; "
+            f"make one with `talkinghead prepare input=VIDEOS output={corpus_dir}`"
+        )
+    return path
+
+
 @dataclass(frozen=True)
 class Manifest:
     """Content of a corpus; `split_options` has the fields of `SplitOptions`, None if unknown."""
@@ -88,12 +103,7 @@ class Manifest:
         Raises:
             CorpusError: The manifest is missing, broken or of another schema.
         """
-        path = Path(corpus_dir) / MANIFEST_NAME
-        if not path.is_file():
-            raise CorpusError(
-                f"{corpus_dir} is not a prepared corpus: it has no {MANIFEST_NAME}; "
-                f"make one with `talkinghead prepare input=VIDEOS output={corpus_dir}`"
-            )
+        path = require_manifest(corpus_dir)
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
             if (version := values["schema_version"]) != SCHEMA_VERSION:

@@ -16,7 +16,7 @@ from talkinghead.data.clip_file import ClipFile
 from talkinghead.data.datamodule import LipSyncDataModule
 from talkinghead.data.manifest import MANIFEST_NAME, Manifest
 from talkinghead.errors import CorpusError, DependencyError, UsageError
-from talkinghead.media.atomic_file import atomic_path
+from talkinghead.media.atomic_file import atomic_folder, atomic_path
 from talkinghead.value_rules import PositiveInt
 
 logger = logging.getLogger(__name__)
@@ -36,6 +36,7 @@ def write_shards(corpus_dir: Path | str, output: Path | str, shard_mb: PositiveI
 
     Raises:
         CorpusError: The corpus is missing or broken.
+        MediaError: The folder cannot be written.
         UsageError: The folder is not empty, or the size is less than 1.
         DependencyError: LitData is not installed.
     """
@@ -49,15 +50,14 @@ def write_shards(corpus_dir: Path | str, output: Path | str, shard_mb: PositiveI
     if shard_mb < 1:
         raise UsageError(f"shard_mb={shard_mb}: a shard needs a million bytes or more")
     paths = [corpus_dir / MANIFEST_NAME, *(corpus_dir / clip.path for clip in manifest.clips)]
-    output.mkdir(parents=True, exist_ok=True)
-    writer = Cache(str(output), chunk_bytes=shard_mb * 1_000_000)
-    for number, path in enumerate(paths):
-        if number > _MANIFEST_ITEM:
-            ClipFile(path)  # Raises an error if the clip is broken.
-        writer[number] = path.read_bytes()
-    # The index is written last, so that the files of an interrupted run are not a valid corpus.
-    writer.done()
-    writer.merge()
+    with atomic_folder(output) as folder:
+        writer = Cache(str(folder), chunk_bytes=shard_mb * 1_000_000)
+        for number, path in enumerate(paths):
+            if number > _MANIFEST_ITEM:
+                ClipFile(path)  # Raises an error if the clip is broken.
+            writer[number] = path.read_bytes()
+        writer.done()
+        writer.merge()
     logger.info("%s has %d clips in shards of %d MB", output, len(manifest.clips), shard_mb)
 
 

@@ -64,10 +64,42 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         temporary.replace(target)
     except BaseException as error:
         if temporary is not None:
-            temporary.unlink(missing_ok=True)
+            # On a read-only disk, removing fails too, which must not hide the first error.
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
         if isinstance(error, OSError) and _is_about(error, target, temporary):
             raise unwritable(path, error) from error
         raise
+
+
+@contextmanager
+def atomic_folder(path: Path | str) -> Iterator[Path]:
+    """Yield a new temporary folder that replaces the target if the `with` body succeeds.
+
+    On any exception, it is removed and the target is unchanged.
+
+    Raises:
+        MediaError: The folder cannot be written or replaced, or the disk is full.
+    """
+    target = Path(path).resolve()
+    temporary, earlier = target.with_name(temporary_name()), target.with_name(temporary_name())
+    try:
+        temporary.mkdir(parents=True)
+        remove_stale_files(target.parent)
+        yield temporary
+        # A folder that cannot be renamed, such as a mounted volume, must keep its files.
+        if target.exists():
+            target.rename(earlier)
+        temporary.rename(target)
+    except OSError as error:
+        if _is_about(error, target, temporary):
+            raise unwritable(path, error) from error
+        raise
+    finally:
+        if earlier.exists() and not target.exists():
+            earlier.rename(target)
+        for folder in (temporary, earlier):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def is_disk_full(error: BaseException | None) -> bool:
@@ -156,4 +188,5 @@ def _is_about(error: OSError, target: Path, temporary: Path | None) -> bool:
     """Return whether an error was caused by writing the target, not by other code in the body."""
     if error.filename is None:
         return error.errno in DISK_ERRORS
-    return Path(os.fsdecode(error.filename)) in {target, temporary, *target.parents}
+    path = Path(os.fsdecode(error.filename))
+    return path in {target, temporary, *target.parents} or temporary in path.parents

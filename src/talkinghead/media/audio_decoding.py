@@ -20,6 +20,7 @@ from talkinghead.media.container import (
     find_video,
     open_input,
 )
+from talkinghead.media.decoding.channel_layouts import USUAL_LAYOUTS, read_layout, use_usual_layout
 from talkinghead.media.timing import round_half_up
 from talkinghead.types import AudioClip, FloatArray
 
@@ -37,8 +38,6 @@ _OTHER_WEIGHT = 0.5
 _GAP_S = Fraction(1, 10)
 # Maximum length of a plausible gap if the duration of the file is unknown.
 _LONGEST_GAP_S = 60
-USUAL_LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}
-"""Names of the usual channel layouts by number of channels."""
 # Number of channels from which PyAV reads one plane too many of a planar frame.
 _MISCOUNTED_CHANNELS = 8
 
@@ -77,7 +76,8 @@ def probe_channels(path: Path | str) -> tuple[int, str]:
     with _open_audio(path) as container:
         stream = find_audio(container)
         assert stream is not None
-        return stream.sample_rate, layout_name(stream.codec_context.layout)
+        use_usual_layout(stream)
+        return stream.sample_rate, layout_name(read_layout(stream.codec_context))
 
 
 def stream_channels(path: Path | str) -> Iterator[FloatArray]:
@@ -236,10 +236,12 @@ def _aligned(
     longest_gap_s = container_duration_s(container) or _LONGEST_GAP_S
     stream = find_audio(container)
     assert stream is not None
+    order = use_usual_layout(stream)
     end_s = _exact_end_s(container, stream)
     started = False
     for frame in decode(container, stream, path):
         samples, rate = to_planar(frame), frame.sample_rate
+        samples = samples if order is None else samples[order]
         start_s = position_s if frame.pts is None else frame.pts * frame.time_base
         position_s = start_s if position_s is None else position_s
         gap_s = (start_s or 0) - (position_s or 0)

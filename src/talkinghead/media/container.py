@@ -14,6 +14,7 @@ import av
 from PIL import Image
 
 from talkinghead.errors import MediaError
+from talkinghead.media.decoding.channel_layouts import read_layout
 
 if TYPE_CHECKING:
     from av.audio.stream import AudioStream
@@ -154,7 +155,7 @@ def find_audio(container: InputContainer) -> AudioStream | None:
 def _is_audible(stream: AudioStream) -> bool:
     """Return whether a stream has a known codec, channels and a sample rate."""
     context = stream.codec_context
-    return bool(context and context.layout.nb_channels > 0 and stream.sample_rate)
+    return bool(context and read_layout(context).nb_channels > 0 and stream.sample_rate)
 
 
 def _default_stream(streams: list[_StreamT]) -> _StreamT | None:

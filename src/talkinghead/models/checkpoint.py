@@ -30,6 +30,7 @@ from talkinghead.models.lip_regressor import LipRegressor
 from talkinghead.models.lipsync.generator import LipSyncGenerator
 from talkinghead.models.sync_expert import SyncDiscriminator
 from talkinghead.models.tensor_files import read_plain_tensors
+from talkinghead.paths import file_problem
 from talkinghead.types import AVSpec
 
 SCHEMA_VERSION = 1
@@ -65,13 +66,12 @@ def resolve_checkpoint(path: str | Path, kind: str = GENERATOR) -> Path:
         CheckpointError: there is no such file.
     """
     resolved = default_checkpoint(kind) if str(path) == "default" else Path(path)
-    if not resolved.is_file():
+    if problem := file_problem(resolved):
         if str(path) == "default":
             raise CheckpointError(
                 f"the packaged weights {resolved} are missing: reinstall the package, or give "
                 "the path of a file"
             )
-        problem = "is a folder" if resolved.is_dir() else "does not exist"
         raise CheckpointError(
             f"checkpoint {resolved} {problem}: give a .ckpt or .safetensors file, or "
             '"default" for the packaged weights'

@@ -10,14 +10,18 @@ from typing import Any
 import torch
 
 from talkinghead.errors import CheckpointError
+from talkinghead.paths import file_problem
 
 
 def read_plain_tensors(path: str | Path) -> Any:
     """Load a file written by `torch.save` to the CPU, without unpickling arbitrary objects.
 
     Raises:
-        CheckpointError: the file is truncated or contains objects other than plain tensors.
+        CheckpointError: the file is missing or truncated, or contains objects other than plain
+            tensors.
     """
+    if problem := file_problem(path):
+        raise CheckpointError(f"checkpoint {path} {problem}: give a file written by torch.save")
     try:
         with warnings.catch_warnings():
             # For pickles of other programs, torch asks to report an issue.
@@ -27,7 +31,9 @@ def read_plain_tensors(path: str | Path) -> Any:
         reason = (
             str(error).splitlines()[0].split(". ")[0][:120] if str(error) else type(error).__name__
         )
-        if isinstance(error, pickle.UnpicklingError):
+        if isinstance(error, EOFError):
+            reason = "it ends early"
+        elif isinstance(error, pickle.UnpicklingError | KeyError):
             reason = "another kind of file, or objects other than tensors"
         raise CheckpointError(
             f"checkpoint {path} is truncated or no checkpoint of plain tensors ({reason}): use "

@@ -19,6 +19,12 @@ log = logging.getLogger(__name__)
 MAX_SENTENCE_CHARS = 250
 """Maximum length of a sentence: about twenty seconds, which most voices accept at once."""
 
+_MAX_CHECKS = 16
+"""Maximum number of ends in a sentence that pysbd, which takes milliseconds for each, may refuse.
+
+Texts have a few of them (abbreviations); only rows of punctuation have more.
+"""
+
 # A possible end of a sentence, which is checked with pysbd. At least one character of the next
 # sentence must follow.
 _POSSIBLE_END = re.compile(r"[.!?…]++[\"'”’»)\]]*+(?=\s+\S)")
@@ -57,13 +63,15 @@ def split_sentences(
     """
     segmenter = _segmenter(language)
     text = ""
+    refused = set[int]()  # Ends in the text that pysbd refused.
     for piece in pieces:
         # A long piece is added in parts, so that slicing the remaining text stays cheap.
         for start in range(0, len(piece), max_length):
             text = (text + piece[start : start + max_length]).lstrip()
-            while end := _first_end(text, segmenter, max_length):
+            while end := _first_end(text, segmenter, max_length, refused):
                 yield _one_line(text[:end])
                 text = text[end:].lstrip()
+                refused.clear()
     if text := _one_line(text):
         yield text
 
@@ -124,15 +132,25 @@ def _warn_unknown(code: str, known: str) -> None:
     )
 
 
-def _first_end(text: str, segmenter: Any, max_length: int) -> int:
-    """Return the length of the first sentence, or 0 if the sentence is incomplete."""
+def _first_end(text: str, segmenter: Any, max_length: int, refused: set[int]) -> int:
+    """Return the length of the first sentence, or 0 if the sentence is incomplete.
+
+    `refused` are ends that were refused before; further ones are added.
+    """
     certain = _CERTAIN_END.search(text, 1, max_length)
     limit = certain.end() if certain else max_length
-    for match in _POSSIBLE_END.finditer(text, 0, limit):
+    # Punctuation alone is not spoken, so that its sentences do not matter.
+    may_end = any(map(str.isalnum, text[:limit]))
+    for match in _POSSIBLE_END.finditer(text, 0, limit) if may_end else ():
+        if match.end() in refused:
+            continue
+        if len(refused) == _MAX_CHECKS:
+            break
         sentence = _one_line(text[: match.end()])
         found = segmenter.segment(f"{sentence} {text[match.end() :].lstrip()[0]}")
         if found and found[0].strip() == sentence:
             return match.end()
+        refused.add(match.end())
     if certain:
         return certain.end()
     return _forced_end(text, max_length) if len(text) > max_length else 0

@@ -143,6 +143,15 @@ def test_command_error_is_one_line_with_its_status(toy, capsys, error, status, e
     assert "Traceback" in capsys.readouterr().err
 
 
+def test_control_characters_are_escaped_in_messages(toy, capsys):
+    def fail():
+        raise MediaError("a\x1b[31m\x00.mp4: no such file")
+
+    toy.run = fail
+    assert main(["prepare"]) == 1
+    assert _error(capsys) == "talkinghead: a\\x1b[31m\\x00.mp4: no such file\n"
+
+
 @pytest.mark.parametrize(
     ("error", "status", "kind"),
     [

@@ -47,7 +47,7 @@ def test_score_of_named_systems_prints_the_page(tmp_path, capsys):
         (["score", "reference=x"], 2, "score needs generated="),
         (["score", "generated=no such file.mp4", "reference=x"], 2, "file.mp4 does not exist"),
         (["score", "generated=x", "reference=y", "refrence=z"], 2, "did you mean reference?"),
-        (["evaluate", "data=no corpus", "checkpoint=none.ckpt"], 1, "none.ckpt does not exist"),
+        (["evaluate", "data=no corpus", "checkpoint=none.ckpt"], 1, "no corpus is not a prepared"),
         (["evaluate", "corpus=x", "input=y"], 2, "give corpus= (a prepared corpus) or input="),
     ],
 )
@@ -58,11 +58,12 @@ def test_errors_are_reported_in_one_line(arguments, status, expected, capsys):
     assert error.count("\n") == 1
 
 
-def test_evaluate_takes_the_compositing_of_predict(monkeypatch):
+def test_evaluate_takes_the_compositing_of_predict(monkeypatch, tmp_path):
     calls = []
+    (tmp_path / "manifest.json").write_text("{}")
     monkeypatch.setattr("talkinghead.cli.evaluate.evaluate", lambda *values: calls.append(values))
     for arguments in ([], ["renderer=feather", "renderer.feather=0.2", "stabilise=false"]):
-        assert main(["evaluate", "corpus=x", "lip_prior=none", *arguments]) == 0
+        assert main(["evaluate", f"corpus={tmp_path}", "lip_prior=none", *arguments]) == 0
     (*_, options, _, renderer), (*_, changed, _, feather) = calls
     assert (repr(renderer), options.stabilise) == (repr(LaplacianRenderer()), True)
     assert (repr(feather), changed.stabilise) == (repr(FeatherRenderer(feather=0.2)), False)

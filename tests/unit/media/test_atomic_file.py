@@ -1,5 +1,6 @@
 """Atomic writing: interruptions, full disks and impossible targets leave no partial file."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -12,7 +13,12 @@ import pytest
 from helpers.media_files import file_names
 
 from talkinghead.errors import MediaError
-from talkinghead.media.atomic_file import atomic_path, temporary_folder, temporary_name
+from talkinghead.media.atomic_file import (
+    atomic_folder,
+    atomic_path,
+    temporary_folder,
+    temporary_name,
+)
 from talkinghead.media.reader import probe
 from talkinghead.media.writer import VideoWriter
 
@@ -158,3 +164,50 @@ def test_target_is_replaced_at_the_end_and_links_are_followed(tmp_path):
     assert (tmp_path / "real.txt").read_text() == "new"
     assert (tmp_path / "link.txt").is_symlink()
     assert file_names(tmp_path) == ["link.txt", "real.txt"]
+
+
+def test_folder_is_replaced_only_on_success(tmp_path):
+    target = tmp_path / "export"
+    for content in ("one", "two"):
+        with atomic_folder(target) as folder:
+            (folder / "file").write_text(content)
+
+    def fail(error):
+        with atomic_folder(target) as folder:
+            (folder / "file").write_text("three")
+            raise error
+
+    with pytest.raises(MediaError, match=r"export: cannot be written \(No space left"):
+        fail(OSError(errno.ENOSPC, "No space left on device"))
+    with pytest.raises(KeyboardInterrupt):
+        fail(KeyboardInterrupt())
+    assert (target / "file").read_text() == "two"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_folder_that_cannot_be_renamed_keeps_its_files(tmp_path, monkeypatch):
+    target = tmp_path / "volume"
+    target.mkdir()
+    (target / "file").write_text("one")
+    rename = Path.rename
+
+    def refuse(self, other):
+        if self == target:
+            raise OSError(errno.EBUSY, "Device or resource busy", str(self))
+        return rename(self, other)
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.raises(MediaError, match="volume: cannot be written"), atomic_folder(target):
+        pass
+    assert (target / "file").read_text() == "one"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_read_only_disk_is_reported_with_the_target(tmp_path, monkeypatch):
+    def refuse(self, **_):
+        raise OSError(errno.EROFS, "Read-only file system", str(self))
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    message = r"a\.txt: cannot be written \(Read-only file system\)"
+    with pytest.raises(MediaError, match=message), atomic_path(tmp_path / "a.txt") as temporary:
+        raise OSError(errno.EROFS, "Read-only file system", str(temporary))

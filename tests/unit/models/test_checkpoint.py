@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from talkinghead.models.checkpoint import (
     load_generator,
     save_release,
 )
+from talkinghead.models.tensor_files import read_plain_tensors
 
 META = {GENERATOR: ARGUMENTS, "av": SPEC.to_dict(), "license": "MIT", "trained_on": "nothing"}
 
@@ -115,3 +117,11 @@ def test_invalid_checkpoints_are_refused(tmp_path: Path, content: Any, message: 
         _training(path, **content)
     with pytest.raises(CheckpointError, match=message):
         load_generator(path)
+
+
+def test_pipe_is_no_file_of_tensors(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "weights.pth")
+    with pytest.raises(CheckpointError, match=r"weights\.pth is a device or a pipe"):
+        read_plain_tensors(tmp_path / "weights.pth")
+    with pytest.raises(CheckpointError, match=r"weights\.pth is a device or a pipe"):
+        load_generator(tmp_path / "weights.pth")

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from talkinghead.cli.main import main
 from talkinghead.errors import CheckpointError, DependencyError, UsageError
+from talkinghead.media.atomic_file import atomic_folder
 from talkinghead.models.checkpoint import load_generator
 from talkinghead.models.lipsync.conditioning import choose_emotion
 from talkinghead.predict.mouth_generator import MouthGenerator
@@ -23,7 +24,7 @@ from talkinghead.predict.predictor import LipSyncPredictor
 from talkinghead.predict.source.source_frame import Reference, SourceFrame
 from talkinghead.runtime import loading
 from talkinghead.runtime.export import verification
-from talkinghead.runtime.export.exporter import _atomic_folder, export_generator
+from talkinghead.runtime.export.exporter import export_generator
 from talkinghead.runtime.export.generator_calls import example_inputs
 from talkinghead.runtime.export.verification import MAX_PIXEL_DIFFERENCE, compare, demo_sample
 from talkinghead.runtime.exported_generator import LIP_HEAD, METADATA
@@ -128,7 +129,7 @@ def test_current_folder_and_links_are_replaced(tmp_path, monkeypatch):
     (tmp_path / "link").symlink_to(tmp_path / "here")
     monkeypatch.chdir(tmp_path / "here")
     for number, output in enumerate((Path(), tmp_path / "link")):
-        with _atomic_folder(output) as folder:
+        with atomic_folder(output) as folder:
             # A later run removes the folder if this process is killed.
             assert folder.name.startswith(".talkinghead-")
             (folder / "number").write_text(str(number))

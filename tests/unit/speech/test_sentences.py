@@ -118,3 +118,33 @@ def test_region_of_a_language_is_ignored(caplog):
     text = "Das kostet ca. 3 Euro. Gut."
     assert list(split_sentences([text], "de_DE")) == list(split_sentences([text], "de"))
     assert not caplog.records
+
+
+@pytest.mark.parametrize("row", [". ", "? ", "... ", "!) ", "a!) ", "[. "])
+def test_rows_of_punctuation_are_split_with_few_checks(row, monkeypatch):
+    pysbd = pytest.importorskip("pysbd")
+    segment, calls = pysbd.Segmenter.segment, []
+
+    def count(self, text):
+        calls.append(text)
+        return segment(self, text)
+
+    monkeypatch.setattr(pysbd.Segmenter, "segment", count)
+    text = row * (10_000 // len(row))
+    sentences = list(split_sentences([text]))
+    assert "".join(sentences).replace(" ", "") == text.replace(" ", "")
+    assert len(calls) < 1000
+
+
+def test_refused_ends_are_not_checked_again(monkeypatch):
+    pysbd = pytest.importorskip("pysbd")
+    segment, calls = pysbd.Segmenter.segment, []
+
+    def count(self, text):
+        calls.append(text)
+        return segment(self, text)
+
+    monkeypatch.setattr(pysbd.Segmenter, "segment", count)
+    text = "Ask Dr. Smith or Mr. Jones about it, please. And then go."
+    assert len(list(split_sentences(text))) == 2
+    assert len(calls) == 3

@@ -18,6 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from talkinghead.cli.hydra_app.hints import explain
 from talkinghead.cli.hydra_app.overrides import check_flags, check_outputs, to_hydra
 from talkinghead.cli.hydra_app.ray_errors import check_cluster, explain_ray_failure
+from talkinghead.cli.hydra_app.required_values import check_required
 from talkinghead.cli.hydra_app.value_checks import check_values
 from talkinghead.cli.shared.checkpoint_source import fetch_checkpoints
 from talkinghead.errors import DependencyError, TalkingHeadError, UsageError
@@ -84,7 +85,8 @@ def _make_task(
                 # Ray starts its tasks in another folder.
                 os.chdir(HydraConfig.get().runtime.cwd)
             check_values(cfg, command, HydraConfig.get().runtime.choices)
-            # Import the command here, so that --cfg and wrong keys do not load torch.
+            check_required(cfg, command)
+            # Import the command here, so that --cfg and usage errors do not load torch.
             main = importlib.import_module(f"talkinghead.cli.{command}").main
             cfg = fetch_checkpoints(cfg)
             if is_multirun:

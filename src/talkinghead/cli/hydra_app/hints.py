@@ -66,17 +66,18 @@ def _did_you_mean(word: str, candidates: Iterable[str]) -> str:
 
 
 def _known_keys(command: str, overrides: Sequence[str]) -> list[str]:
-    """Return the keys of the configuration with the selected choices, and the group names."""
+    """Return the keys of the configuration with the selected choices, and its config groups."""
     folder = conf_dir()
-    groups = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_dir()]
     matches = filter(None, map(_GROUP_CHOICE.fullmatch, overrides))
     choices = [m[0] for m in matches if (folder / m["group"] / f"{m['choice']}.yaml").is_file()]
     with initialize_config_dir(str(folder), version_base="1.3"):
         try:
-            config = compose(command, choices)
+            config = compose(command, choices, return_hydra_config=True)
         except HydraException:
-            config = compose(command)
-    return [*_flatten(OmegaConf.to_container(config)), *sorted(groups)]
+            config = compose(command, return_hydra_config=True)
+    values: Any = OmegaConf.to_container(config)
+    groups = values.pop("hydra")["runtime"]["choices"]
+    return [*_flatten(values), *sorted(groups)]
 
 
 def _flatten(value: Any, prefix: str = "") -> Iterator[str]:

@@ -86,6 +86,11 @@ class ClipTask:
     name: str = ""
     speaker: str = ""
 
+    @property
+    def skip_path(self) -> Path:
+        """The file with the reason for which an earlier run skipped the video."""
+        return self.clip_path.with_suffix(".skipped.json")
+
 
 @dataclass(frozen=True)
 class ClipResult:
@@ -172,17 +177,16 @@ class ClipMaker:
     def run(self, task: ClipTask) -> ClipResult:
         """Prepare a clip, or return the stored result of an earlier run with the same settings."""
         try:
-            sha256 = _digest(task.source)
+            sha256 = file_digest(task.source)
         except OSError as error:
             return _unreadable(task, "", error)
         key = hashlib.sha256(f"{self._recipe}{sha256}".encode()).hexdigest()
-        skip_path = task.clip_path.with_suffix(".skipped.json")
-        if earlier := _earlier_result(task, sha256, key, skip_path):
+        if earlier := _earlier_result(task, sha256, key):
             return earlier
         try:
             data, offset = self._make(task.source)
         except _SkipError as skip:
-            write_json(skip_path, {"key": key, "reason": skip.reason, "detail": str(skip)})
+            write_json(task.skip_path, {"key": key, "reason": skip.reason, "detail": str(skip)})
             task.clip_path.unlink(missing_ok=True)
             return ClipResult(task, sha256, reason=skip.reason, detail=str(skip))
         except OSError as error:  # The file has been removed or changed meanwhile.
@@ -192,7 +196,7 @@ class ClipMaker:
         if offset is not None:
             metadata["offset"] = json.dumps(vars(offset))
         write_clip(task.clip_path, data, metadata)
-        skip_path.unlink(missing_ok=True)
+        task.skip_path.unlink(missing_ok=True)
         return ClipResult(task, sha256, num_frames, offset=offset)
 
     def _make(self, source: Path) -> tuple[ClipData, Offset | None]:
@@ -307,7 +311,7 @@ class ClipMaker:
         return jpegs, np.rint(total / track.found.sum()).astype(np.uint8)
 
 
-def _digest(path: Path) -> str:
+def file_digest(path: Path) -> str:
     """Return the hash of a regular file; opening a pipe would wait for a writer."""
     if not stat.S_ISREG(path.stat().st_mode):
         raise OSError(errno.EINVAL, "it is not a regular file")
@@ -337,14 +341,14 @@ def _check_second_face(
         yield frame.image
 
 
-def _earlier_result(task: ClipTask, sha256: str, key: str, skip_path: Path) -> ClipResult | None:
+def _earlier_result(task: ClipTask, sha256: str, key: str) -> ClipResult | None:
     """Return the stored result with this key, or None."""
     metadata = read_metadata(task.clip_path)
     if metadata and metadata.get("key") == key:
         offset = Offset(**json.loads(metadata["offset"])) if "offset" in metadata else None
         return ClipResult(task, sha256, int(metadata["num_frames"]), reused=True, offset=offset)
     try:
-        values = json.loads(skip_path.read_text(encoding="utf-8"))
+        values = json.loads(task.skip_path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     if values.pop("key", None) != key:

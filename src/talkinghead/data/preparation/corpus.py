@@ -9,10 +9,10 @@ import shlex
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -36,6 +36,7 @@ from talkinghead.data.preparation.clip_maker import (
     ClipRules,
     ClipTask,
 )
+from talkinghead.data.preparation.copies import COPY, add_copies, remove_clips, separate_copies
 from talkinghead.data.preparation.emotion_labels import read_emotions
 from talkinghead.data.preparation.lip_offsets import apply_lip_offsets
 from talkinghead.data.preparation.splits import SplitOptions, assign_splits
@@ -51,9 +52,6 @@ from talkinghead.types import AVSpec
 from talkinghead.value_rules import Range, UnitFloat
 
 logger = logging.getLogger(__name__)
-
-# Reason of a video that is skipped as a copy of another one.
-_COPY = "duplicate content"
 
 REPORT_NAME = "report.json"
 _DEFAULT_SPEAKER = "speaker"
@@ -121,9 +119,9 @@ def prepare_corpus(
     emotions = read_emotions(options.emotions, [task.clip_id for task in tasks])
     if options.sync.checkpoint is not None:
         load_sync_expert(options.sync.checkpoint, spec)  # Raise errors before the work begins.
-    results = sorted(_run(tasks, spec, options), key=lambda result: result.task.clip_id)
     earlier = _earlier_manifest(output_dir)
-    results = _skip_copies(results, earlier)
+    tasks, copies = separate_copies(tasks, earlier)
+    results = add_copies(_run(tasks, spec, options), copies)
     results = _correct_offsets(results, spec, options, predict_lips)
     entries = [_entry(r, output_dir, spec, emotions) for r in results if not r.reason]
     clips = tuple(assign_splits(entries, options, earlier))
@@ -133,12 +131,16 @@ def prepare_corpus(
     num_reused = sum(result.reused for result in results)
     _write_report(output_dir, manifest, num_reused, time.monotonic() - started_s)
     _require_good(manifest, options.max_bad_fraction, input_dir, output_dir)
-    manifest.save(output_dir)
-    _log_counts(manifest, output_dir, num_reused)
+    _save(manifest, output_dir, copies, num_reused)
     return manifest
 
 
-def _log_counts(manifest: Manifest, output_dir: Path, num_reused: int) -> None:
+def _save(
+    manifest: Manifest, output_dir: Path, copies: Iterable[ClipTask], num_reused: int
+) -> None:
+    """Save the manifest, and then remove the clips of copies, which the earlier one may list."""
+    manifest.save(output_dir)
+    remove_clips(copies)
     sizes = ", ".join(f"{len(manifest.split(name))} {name}" for name in SPLITS)
     logger.info(
         "%s: %d clips (%s), %d videos skipped; %d results are from earlier runs",
@@ -218,7 +220,7 @@ def _require_good(
 ) -> None:
     for clip in manifest.skipped:
         logger.warning("skipped %s: %s (%s)", clip.source, clip.reason, clip.detail)
-    bad = [clip.reason for clip in manifest.skipped if clip.reason != _COPY]
+    bad = [clip.reason for clip in manifest.skipped if clip.reason != COPY]
     total = len(manifest.clips) + len(bad)
     if manifest.clips and len(bad) <= max_bad_fraction * total:
         return
@@ -317,26 +319,6 @@ def _run(tasks: list[ClipTask], spec: AVSpec, options: PrepareOptions) -> list[C
             results.append(result)
             progress.update(bar, advance=1, bad=sum(bool(r.reason) for r in results))
     return results
-
-
-def _skip_copies(results: list[ClipResult], earlier: Manifest | None) -> list[ClipResult]:
-    """Return the results without copies of a video, which could be in several splits.
-
-    Of equal videos the one in the earlier manifest is kept, otherwise the first.
-    """
-    known = {clip.id for clip in earlier.clips} if earlier else set()
-    kept: dict[str, ClipResult] = {}
-    for result in sorted(results, key=lambda one: one.task.clip_id not in known):
-        if not result.reason:
-            kept.setdefault(result.sha256, result)
-    unique = []
-    for result in results:
-        first = kept.get(result.sha256, result)
-        if not result.reason and first is not result:
-            detail = f"it is a copy of {first.task.name}"
-            result = replace(result, reason=_COPY, detail=detail)
-        unique.append(result)
-    return unique
 
 
 def _correct_offsets(

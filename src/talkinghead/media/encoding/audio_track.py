@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, cast
 
 import av
 
-from talkinghead.media.audio_decoding import USUAL_LAYOUTS, audio_frame
+from talkinghead.media.audio_decoding import audio_frame
+from talkinghead.media.decoding.channel_layouts import USUAL_LAYOUTS
 from talkinghead.types import FloatArray
 
 if TYPE_CHECKING:

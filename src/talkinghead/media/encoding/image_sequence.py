@@ -95,7 +95,10 @@ class ImageSequenceWriter:
             )
         self._num_images += 1
         name = numbered_path(self.path, self._num_images).name
-        write_image(self._folder / name, array, self._comment)
+        try:
+            write_image(self._folder / name, array, self._comment)
+        except MediaError as error:  # It names the temporary folder.
+            raise unwritable(self.path, error.__cause__ or error) from error
 
     def write_audio(self, samples: FloatArray) -> None:
         """Ignore audio, which a sequence cannot store."""

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from talkinghead.errors import CheckpointError, UsageError
 from talkinghead.media.atomic_file import atomic_path
+from talkinghead.paths import file_problem
 from talkinghead.predict.audio.visemes import PARTED
 from talkinghead.value_rules import Range, check_fields
 
@@ -195,18 +196,20 @@ class SpeakerAdaptation:
         Raises:
             CheckpointError: The file is missing, broken or of another kind.
         """
+        advice = "give a file that talkinghead personalise wrote, or leave it out"
+        if problem := file_problem(path):
+            raise CheckpointError(f"personalisation={path} {problem}: {advice}")
         try:
             with safe_open(path, "pt") as file:
                 metadata = file.metadata() or {}
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             if metadata.get("format") != _FORMAT:
-                raise KeyError("format")
+                raise ValueError("it is of another format")
             style = SpeakerStyle(*tensors.pop("style").double().tolist())
             report = json.loads(metadata["report"])
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
             raise CheckpointError(
-                f"personalisation={path} cannot be read ({error}): give a file that talkinghead "
-                "personalise wrote, or leave it out"
+                f"personalisation={path} cannot be read ({error}): {advice}"
             ) from error
         decoder = {
             name.removeprefix(_DECODER): tensor.float()

@@ -17,6 +17,7 @@ from talkinghead.errors import TalkingHeadError, UsageError
 from talkinghead.media.atomic_file import temporary_folder
 from talkinghead.media.encoding.output_formats import output_format
 from talkinghead.paths import output_file
+from talkinghead.predict.batch.job_keys import require_job_keys
 from talkinghead.predict.batch.remote_files import (
     Location,
     download,
@@ -96,15 +97,7 @@ def make_jobs(
     """
     single = {"face": face, "audio": audio, "output": output}
     if jobs is None:
-        given = {**single, "audio": text if audio is None else audio}
-        if missing := [name for name, value in given.items() if value is None]:
-            raise UsageError(
-                f"{' and '.join(f'{name}=FILE' for name in missing)} must be given: "
-                "face=photo.jpg audio=speech.wav (or text=...) output=talking.mp4, or "
-                "jobs=list.csv for several"
-            )
-        if text is not None and not text.strip():
-            raise UsageError('text= is empty: give words to speak, such as text="Hello, you."')
+        require_job_keys(**single, text=text)
         return [_job({**single, "text": text}, "the command line", Path())]
     if any(value is not None for value in (*single.values(), text)):
         raise UsageError("give either face=, audio= and output=, or jobs=; both were given")

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -22,7 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from talkinghead.errors import UsageError
-from talkinghead.media.atomic_file import remove_stale_files, temporary_name
+from talkinghead.media.atomic_file import atomic_folder
 from talkinghead.models.checkpoint import load_generator
 from talkinghead.models.lipsync.generator import LipSyncGenerator
 from talkinghead.progress_bar import stderr_console
@@ -74,6 +73,7 @@ def export_generator(
     Raises:
         CheckpointError: the checkpoint cannot be read, or the exported mouths differ from torch's.
         DependencyError: a package that the format needs is missing.
+        MediaError: the folder cannot be written.
         UsageError: the format or the quantisation is unknown, or the folder has other contents.
     """
     output = Path(output)
@@ -82,7 +82,7 @@ def export_generator(
     loaded = load_generator(checkpoint)
     model = cast(LipSyncGenerator, loaded.model).requires_grad_(False)
     sample = demo_sample(loaded.spec, model)
-    with _atomic_folder(output) as folder:
+    with atomic_folder(output) as folder:
         metadata = {
             "export_version": EXPORT_VERSION,
             "format": format,
@@ -137,22 +137,6 @@ def _check_arguments(output: Path, format: str, quantize: str) -> None:
     is_export = (output / METADATA).is_file()
     if output.exists() and not is_export and (output.is_file() or any(output.iterdir())):
         raise UsageError(f"output={output} has other contents: give a new folder")
-
-
-@contextmanager
-def _atomic_folder(output: Path) -> Iterator[Path]:
-    """Yield a temporary folder that replaces `output` on success and is removed on an error."""
-    output = output.resolve()
-    temporary = output.with_name(temporary_name())
-    try:
-        temporary.mkdir(parents=True)
-        remove_stale_files(output.parent)
-        yield temporary
-        if output.exists():
-            shutil.rmtree(output)
-        temporary.rename(output)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _write_metadata(folder: Path, metadata: Mapping[str, Any]) -> None:

@@ -21,7 +21,6 @@ import talkinghead.data.preparation.corpus as prepare_module
 from talkinghead.cli.main import main
 from talkinghead.data.clip_file import ClipFile, read_metadata
 from talkinghead.data.manifest import ClipEntry, Manifest, SkippedClip
-from talkinghead.data.preparation.clip_maker import ClipResult, ClipTask
 from talkinghead.data.preparation.corpus import PrepareOptions, prepare_corpus
 from talkinghead.data.preparation.emotion_labels import read_emotions
 from talkinghead.errors import CorpusError, TalkingHeadError, UsageError
@@ -159,25 +158,30 @@ def test_videos_with_the_same_clip_file_are_skipped(tmp_path):
     assert [(one.source, one.reason) for one in skipped] == [("speaker/a.mp4", "duplicate name")]
 
 
-def test_copies_of_a_video_are_skipped():
-    def result(clip_id, content, reason=""):
-        task = ClipTask(Path(clip_id), clip_id, Path(clip_id), clip_id)
-        return ClipResult(task, content, reason=reason)
-
-    def reasons(results, earlier=None):
-        return [one.reason for one in prepare_module._skip_copies(results, earlier)]
-
-    results = [result("a", "1", "no face"), result("b", "2"), result("c", "2"), result("d", "3")]
-    assert reasons(results) == ["no face", "", "duplicate content", ""]
+def test_copies_do_not_count_as_bad_videos():
     clip = ClipEntry("c", "", "c", 50, 2.0, "train", "c", "2")
-    earlier = Manifest(SPEC, "", "", (clip,))
-    assert reasons(results, earlier) == ["no face", "duplicate content", "", ""]
     copies = tuple(SkippedClip(f"{i}.mp4", "duplicate content", "a copy") for i in range(9))
+    manifest = Manifest(SPEC, "", "", (clip,), skipped=copies)
     require = prepare_module._require_good
-    require(replace(earlier, skipped=copies), 0.0, Path("in"), Path("out"))
+    require(manifest, 0.0, Path("in"), Path("out"))
     bad = (*copies, SkippedClip("x.mp4", "no face", ""))
     with pytest.raises(CorpusError, match=r"1 of 2 videos .* max_bad_fraction=0\.5"):
-        require(replace(earlier, skipped=bad), 0.4, Path("in"), Path("out"))
+        require(replace(manifest, skipped=bad), 0.4, Path("in"), Path("out"))
+
+
+def test_copies_have_no_clip_file(videos, tmp_path):
+    inputs, output = tmp_path / "in", tmp_path / "out"
+    shutil.copytree(videos / "ben", inputs / "ben")
+    prepare_corpus(inputs, output, SPEC, INLINE)
+    clip = output / "clips" / "ben" / "take 0.safetensors"
+    # A copy before the video in the alphabet, whose clip an earlier version has left behind.
+    shutil.copytree(videos / "ben", inputs / "anna")
+    shutil.copytree(clip.parent, output / "clips" / "anna")
+    manifest = prepare_corpus(inputs, output, SPEC, INLINE)
+    assert [(one.source, one.detail) for one in manifest.skipped] == [
+        ("anna/take 0.mp4", "it is a copy of ben/take 0.mp4")
+    ]
+    assert list(output.rglob("*.safetensors")) == [clip]
 
 
 def test_file_names_may_have_bytes_that_are_not_text(tmp_path):
@@ -270,7 +274,10 @@ def test_interruption_ends_only_the_own_worker_processes(inputs, tmp_path):
         next(results)
         (worker,) = set(multiprocessing.active_children()) - before
         results.close()
-        worker.join(60)
+        # `join` returns at once while a thread of the pool waits for the same process.
+        deadline = time.monotonic() + 60
+        while worker.is_alive() and time.monotonic() < deadline:
+            time.sleep(0.1)
         assert not worker.is_alive()
         assert other.is_alive()
     finally:

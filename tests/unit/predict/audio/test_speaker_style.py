@@ -1,11 +1,13 @@
 """Speaker styles: effect on the lip motion, combination, ranges, and files."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
 
 from talkinghead.errors import CheckpointError, UsageError
-from talkinghead.predict.audio.lip_priors.whisper_prior import PACKAGED
+from talkinghead.predict.audio.lip_priors.whisper_prior import PACKAGED, WhisperLipPrior
 from talkinghead.predict.audio.speaker_style import (
     SpeakerAdaptation,
     SpeakerStyle,
@@ -101,6 +103,20 @@ def test_unusable_file_is_refused(tmp_path, content):
 def test_file_of_another_kind_is_refused(tmp_path):
     with pytest.raises(CheckpointError, match="talkinghead personalise wrote"):
         SpeakerAdaptation.load(PACKAGED)
+
+
+@pytest.mark.parametrize(
+    ("make", "problem"),
+    [(os.mkfifo, "is a device or a pipe"), (os.mkdir, "is a folder"), (None, "does not exist")],
+)
+def test_path_that_is_no_file_is_refused(tmp_path, make, problem):
+    path = tmp_path / "me.safetensors"
+    if make:
+        make(path)
+    with pytest.raises(CheckpointError, match=f"safetensors {problem}: give"):
+        SpeakerAdaptation.load(path)
+    with pytest.raises(CheckpointError, match=f"safetensors {problem}: give"):
+        WhisperLipPrior(lambda _: torch.zeros(1), path)
 
 
 def test_named_styles_are_of_training_speakers():

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from talkinghead.concurrency import lower_thread_priority
 from talkinghead.errors import CheckpointError
+from talkinghead.paths import file_problem
 from talkinghead.predict.audio.lip_priors.band_energies import NUM_BAND_ENERGIES, band_energies
 from talkinghead.predict.audio.lip_priors.mapped_prior import MappedLipPrior, inputs_of_recording
 from talkinghead.runtime.whisper_encoder import ENCODED_HZ, WhisperEncoder
@@ -72,13 +73,15 @@ class WhisperLipPrior(MappedLipPrior):
         speech_only: bool = True,
     ) -> None:
         path = map_path or PACKAGED
+        advice = "give a file that scripts/fit_whisper_prior.py wrote, or leave it out"
+        if problem := file_problem(path):
+            raise CheckpointError(f"lip_prior.map_path={path} {problem}: {advice}")
         try:
             tensors = load_file(path)
             weight, bias = tensors["weight"], tensors["bias"]
         except (OSError, SafetensorError, KeyError) as error:
             raise CheckpointError(
-                f"lip_prior.map_path={path} cannot be read ({error}): give a file that "
-                "scripts/fit_whisper_prior.py wrote, or leave it out"
+                f"lip_prior.map_path={path} cannot be read ({error}): {advice}"
             ) from error
         super().__init__(weight, bias, blend_weight, speech_only)
         self._whisper = whisper or _BackgroundEncoder()
