@@ -155,7 +155,7 @@ def test_unknown_settings_and_folders_are_refused(
     for arguments, message in (
         ((conditioned_checkpoint, "tflite"), "backend=tflite is unknown"),
         ((tmp_path / "full",), r"without a readable talkinghead\.json"),
-        ((tmp_path,), "export_version 3, this version reads 5: export"),
+        ((tmp_path,), r"export_version 3, this version reads \d+: export"),
         ((conditioned_folder, "onnx"), "torchscript, which backend=onnx does not read"),
     ):
         with pytest.raises((CheckpointError, UsageError), match=message):

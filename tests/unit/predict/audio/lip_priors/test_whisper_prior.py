@@ -80,7 +80,7 @@ def test_adapted_map_applies_to_the_inputs_of_recordings(tmp_path):
 
 def test_invalid_maps_are_refused(tmp_path):
     (tmp_path / "half").write_bytes(save({"weight": np.zeros((8, 40), np.float16)}))
-    for name, message in (("missing", r"map_path=.*missing cannot be read"), ("half", "'bias'")):
+    for name, message in (("missing", r"map_path=.*missing does not exist"), ("half", "'bias'")):
         with pytest.raises(CheckpointError, match=message):
             WhisperLipPrior(Encoder(), tmp_path / name)
     with pytest.raises(CheckpointError, match=r"rows, this Whisper model gives 109 inputs"):
